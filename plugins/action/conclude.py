@@ -1,0 +1,163 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""End a run: journal its record, release the lease, write the reports. Documentation: the module of the same name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _report
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
+from ansible_collections.signalbox.runbook.plugins.module_utils._plan import duration
+from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset(("accounting", "measured"))
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        variables: dict[str, Any] = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        before = controller.plain(variables["hostvars"]["localhost"]["__runbook"])
+        state = before["state"]
+        if self._task.check_mode or not state["plan"]["steps"]:
+            return {**result, "changed": False}
+        measured = controller.plain(self._task.args.get("measured") or {})
+        started = controller.plain(self._task.args.get("accounting") or {})
+        requests = measured.get("requests")
+        ended = time.time()
+        record = _engine.record(
+            state, requests, {"duration_s": round(ended - state["started"], 3), "log": state["log"]}
+        )
+        problem = ""
+        if record["outcome"] != "stopped":
+            closed = self._execute_module(
+                module_name="signalbox.runbook.journal",
+                module_args={
+                    "directory": before["state_dir"],
+                    "state": "closed",
+                    "run": state["run"],
+                    "fence": state["fence"],
+                    "events": [{"event": "end", "outcome": record["outcome"]}],
+                    "record": record,
+                },
+                task_vars=variables,
+            )
+            if closed.get("failed") or closed.get("unreachable"):
+                problem = f"the record could not be written: {closed.get('msg')}"
+        offset = round((started.get("started_at") or state["started"]) - state["started"])
+        samples = [{**bucket, "t": bucket["t"] + offset} for bucket in measured.get("samples") or []]
+        report = {**_report_of(state, record, ended), "samples": samples}
+        where = _write(report, before["report_dir"])
+        good = record["outcome"] in ("deployed", "restored") and not problem
+        result.update(changed=True, failed=not good, outcome=record["outcome"], report=report, closing=_closing(report))
+        result["closing"].append(f"report: {where}    next: ansible-playbook status.yml")
+        if not good:
+            result["msg"] = problem or _sentence(report)
+        return result
+
+
+def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float) -> dict[str, Any]:
+    failure = state["failure"] or {}
+    requests = record["requests"]
+    if requests is not None:
+        requests = {**requests, "connections_cut": requests["connections_cut"] + state["connections_cut"]}
+    return {
+        "run": state["run"],
+        "verb": record["verb"],
+        "application": record["application"],
+        "environment": record["environment"],
+        "version": record["to"]["version"],
+        "from": record["from"],
+        "to": record["to"],
+        "outcome": record["outcome"],
+        "reason": record["reason"],
+        "started_at": utc(state["started"]),
+        "ended_at": utc(ended),
+        "duration_s": record["duration_s"],
+        "phases": [
+            {
+                "name": done["phase"],
+                "started_s": round(done["started"], 3),
+                "ended_s": round(done["ended"], 3),
+                "outcome": "ok" if done["ok"] else "failed",
+                "text": done["text"],
+            }
+            for done in state["done"]
+        ],
+        "requests": requests,
+        "targets": record["targets"],
+        "failure": "; ".join(f"{host} {problem}" for host, problem in failure.get("hosts", {}).items()),
+        "stopped": state["stopped"],
+        "tidy_problem": state.get("tidy_problem", ""),
+        "diagnosis": failure.get("diagnosis", []),
+        "log": state["log"],
+    }
+
+
+def _write(report: Mapping[str, Any], directory: str) -> str:
+    """Both reports, readable by their owner: log lines of the application may be in them."""
+    into = Path(directory)
+    into.mkdir(parents=True, exist_ok=True)
+    stem = into / f"{report['application']}-{report['environment']}-run-{report['run']}"
+    for suffix, text in ((".json", json.dumps(report, indent=1) + "\n"), (".html", _report.page([report]))):
+        path = stem.with_name(stem.name + suffix)
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+    return f"{stem}.html"
+
+
+WORDS = {
+    "deployed": "DEPLOYED",
+    "restored": "ROLLED BACK",
+    "rolled_back": "ROLLED BACK",
+    "failed": "FAILED",
+    "revert_failed": "REVERT FAILED",
+    "stopped": "STOPPED",
+}
+
+
+def _sentence(report: Mapping[str, Any]) -> str:
+    live = report["from"]["version"] if report["from"] else "nothing"
+    name, to = report["application"], report["to"]["version"]
+    return {
+        "deployed": f"{name} {to} is live",
+        "restored": f"{name} is back on {to}",
+        "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
+        "failed": f"{name} {to} never took traffic; {live} answers everywhere",
+        "revert_failed": f"{report['stopped']}; look at status.yml, then run the same command again",
+        "stopped": f"{report['stopped']}; nothing more was changed",
+    }[report["outcome"]]
+
+
+def _closing(report: Mapping[str, Any]) -> list[str]:
+    """The closing block: from, to, outcome, duration, requests, and for a failure what its cause looks like."""
+    live = report["from"]["version"] if report["from"] else "(none)"
+    lines = [
+        f"{WORDS[report['outcome']]} after {duration(report['duration_s'])}: {_sentence(report)}",
+        f"from {live} to {report['to']['version']}, {report['to']['slot']} slot, run {report['run']}",
+    ]
+    requests = report["requests"]
+    if requests:
+        gap = requests["longest_gap_ms"]
+        lines.append(
+            f"requests: {requests['sent']:,} sent, {requests['failed']:,} failed, longest gap "
+            f"{'unknown' if gap is None else f'{gap:.0f} ms'}, {requests['connections_cut']} connections cut"
+        )
+    if report["failure"]:
+        lines.append(f"because: {report['failure']}")
+    if report["tidy_problem"]:
+        lines.append(f"left to do: tidying up failed: {report['tidy_problem']}")
+    lines += [f"  {line}" for line in report["diagnosis"]]
+    for source, log in report["log"].items() if report["failure"] else ():
+        lines.append(f"last log lines of {source}:")
+        lines += [f"  | {line}" for line in log[-8:]]
+    return lines

@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Check the model, and read the journal for the plan. Documentation: the module of the same name."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.signalbox.runbook.plugins.module_utils import _model
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import lease_problem
+from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset(("verb",))
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        variables: dict[str, Any] = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        verb = str(self._task.args["verb"])
+        try:
+            request = {"verb": verb, "version": str(variables.get("app_version") or "")}
+            if verb == "rollback" and not str(variables.get("app_reason") or "").strip():
+                raise RunbookError(
+                    "app_reason: is missing; say why you roll back, for example -e app_reason='errors since 14:02'"
+                )
+            models = controller.load_models(variables, self._loader, request)
+            hosts = controller.groups(variables)
+            first = models[hosts["targets"][0]]
+            wait = 0 if verb == "status" else first["app_lease_wait_seconds"]
+            read = self._execute_module(
+                module_name="signalbox.runbook.journal_info",
+                module_args={"directory": models[hosts["state"][0]]["app_state_dir"], "wait_seconds": wait},
+                task_vars=variables,
+            )
+            if read.get("failed") or read.get("unreachable"):
+                return {**result, **read}
+            lease = read["lease"]
+            if verb != "status" and lease and not lease["expired"] and not controller.is_dead(lease):
+                raise RunbookError(lease_problem(lease, read["now"]), lease=lease)
+        except RunbookError as error:
+            return {**result, "failed": True, "msg": str(error), **error.details}
+        return {
+            **result,
+            "changed": False,
+            "began": time.time(),
+            "application": first["app_name"],
+            "environment": first["app_environment"],
+            "journal": {key: read[key] for key in ("lease", "fence", "history", "unfinished", "now")},
+            "targets": hosts["targets"],
+            "routers": hosts["routers"],
+            "participants": list(dict.fromkeys([*hosts["targets"], *hosts["routers"]])),
+            "target_args": {host: _target_args(models[host]) for host in hosts["targets"]},
+            "router_args": {host: _router_args(models[host]) for host in hosts["routers"]},
+            "runtime": f"signalbox.runbook.runtime_{first['app_runtime']}",
+            "router": f"signalbox.runbook.router_{first['app_router']}",
+            "accounting": _accounting_args(first),
+        }
+
+
+def _target_args(model: _model.Model) -> dict[str, Any]:
+    return {
+        "services": [
+            {
+                "name": service["name"],
+                "ports": service["ports"],
+                "probes": [_model.version_probe(service, "http://127.0.0.1:{port}")],
+            }
+            for service in model["app_services"]
+        ]
+    }
+
+
+def _router_args(model: _model.Model) -> dict[str, Any]:
+    return {
+        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)]
+    }
+
+
+def _accounting_args(model: _model.Model) -> dict[str, Any]:
+    """What the prober asks: the first routed service, where it says its version, through the public URL."""
+    service = _model.routed(model)[0]
+    probe = _model.version_probe(service, service["url"] or model["app_url"])
+    path = model["accounting_path"]
+    same = not path or path == service["version"]["path"]
+    return {
+        "url": probe["url"] if same else (service["url"] or model["app_url"]).rstrip("/") + path,
+        "headers": probe.get("headers", {}),
+        "version_path": service["version"]["key"] if same else "",
+        "requests_per_second": model["accounting_requests_per_second"],
+        "connections": model["accounting_connections"],
+        "keep_alive": model["accounting_keep_alive"],
+        "timeout_seconds": model["accounting_timeout_seconds"],
+    }

@@ -1,0 +1,122 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Make the plan and, unless in check mode, take the lease. Documentation: the module of the same name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _plan
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset(("verb", "to"))
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        variables: dict[str, Any] = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        verb = str(self._task.args["verb"])
+        seen = variables["hostvars"]["localhost"]["__runbook"]
+        journal = controller.plain(seen["journal"])
+        targets = controller.looked_at(variables["hostvars"], seen["targets"], "__runbook_target")
+        routers = controller.looked_at(variables["hostvars"], seen["routers"], "__runbook_router")
+        try:
+            _plan.reachable({**targets, **routers})
+            request: dict[str, Any] = {"verb": verb, "version": str(variables.get("app_version") or "")}
+            if verb == "rollback":
+                request["to"] = _plan.rollback_target(journal, targets, str(self._task.args.get("to") or "previous"))
+                request["version"] = request["to"]["version"]
+            models = controller.load_models(variables, self._loader, request)
+            first = models[seen["targets"][0]]
+            default_reason = f"{verb} {request['version']}"
+            request["reason"] = first["app_reason"] or default_reason
+            plan = _plan.make(request, models, targets, routers, journal)
+        except RunbookError as error:
+            return {**result, "failed": True, "msg": str(error), **error.details}
+        settings = {
+            "began": seen["began"],
+            "accounting": controller.plain(seen["accounting"]),
+            "watch": {key: value for key, value in first.items() if key.startswith("watch_")},
+            "state_dir": models[controller.groups(variables)["state"][0]]["app_state_dir"],
+            "report_dir": first["app_report_dir"],
+        }
+        result.update(changed=bool(plan["steps"]), banner=_plan.banner(plan), diff=_diff(plan, routers), **settings)
+        if self._task.check_mode or not plan["steps"]:
+            return {**result, "state": {"plan": plan, "now": None, "todo": []}, "predicted": _predicted(plan)}
+        return self._open(result, plan, journal, variables, settings["state_dir"])
+
+    def _open(
+        self,
+        result: dict[str, Any],
+        plan: dict[str, Any],
+        journal: Mapping[str, Any],
+        variables: Mapping[str, Any],
+        directory: str,
+    ) -> dict[str, Any]:
+        lease = journal["lease"]
+        state, events = _engine.intent(_engine.begin(plan, result["began"]), time.time())
+        opened = self._execute_module(
+            module_name="signalbox.runbook.journal",
+            module_args={
+                "directory": directory,
+                "state": "opened",
+                "holder": controller.holder(variables),
+                "reason": plan["reason"],
+                "ttl_seconds": ttl(state),
+                "basis": plan["basis"],
+                "dead_fence": lease["fence"] if lease and controller.is_dead(lease) else 0,
+                "plan": summary(plan),
+                "settled": plan["settles"],
+                "events": events,
+            },
+            task_vars=dict(variables),
+        )
+        if opened.get("failed") or opened.get("unreachable"):
+            return {**result, **opened, "changed": False}
+        state.update(run=opened["run"], fence=opened["fence"])
+        who = controller.holder(variables)
+        line = f"run {state['run']}, holder {who['user']}@{who['host']}: {plan['reason']}"
+        return {**result, "state": state, "timeline": [{"phase": "lease", "text": line, "ok": True}]}
+
+
+def ttl(state: Mapping[str, Any]) -> float:
+    """The lease lasts for the step that is about to begin; a watch renews it by itself."""
+    step, base = state["now"], state["plan"]["lease_ttl_seconds"]
+    return float(base if step is None or step["phase"] == "watch" else max(base, step["budget_seconds"] + 30))
+
+
+def summary(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the journal keeps of a plan: all that settling needs, without the arguments of the steps."""
+    keep = ("verb", "application", "environment", "strategy", "reason", "from", "to", "success", "targets", "routers")
+    steps = [{"id": s["id"], "phase": s["phase"], "hosts": s["hosts"]} for s in [*plan["steps"], *plan["revert"]]]
+    return {**{key: plan[key] for key in keep}, "steps": steps}
+
+
+def _predicted(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What will be true after the run, as far as a caller can compare it."""
+    return {"release": plan["to"]["release"], "version": plan["to"]["version"], "slot": plan["to"]["slot"]}
+
+
+def _diff(plan: Mapping[str, Any], routers: Mapping[str, Any]) -> dict[str, str]:
+    live, to = plan["from"], plan["to"]
+    after = {host: {to["slot"]: 100} for host in routers}
+    before = {host: {s: w for s, w in (info.get("weights") or {}).items() if w} for host, info in routers.items()}
+    return {
+        "before": _text({"live": live and live["release"], "weights": before}),
+        "after": _text({"live": to["release"], "weights": after}),
+        "before_header": "live now",
+        "after_header": "live after this run",
+    }
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"

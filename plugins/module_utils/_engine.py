@@ -1,0 +1,203 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The engine: one state machine that carries a plan through its steps, and back when a step fails.
+
+``begin`` and ``advance`` are pure: state and outcomes in, new state and journal events out. The state is plain data
+that plays hand on; ``now`` is the step to do next, or None when the run is over. Private: may change at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+State = dict[str, Any]
+Event = dict[str, Any]
+Outcome = Mapping[str, Any]
+
+
+def begin(plan: Mapping[str, Any], at: float) -> State:
+    """Before the first step. Run and fencing number come from the journal when the lease is taken."""
+    return {
+        "plan": plan,
+        "run": 0,
+        "fence": 0,
+        "started": at,
+        "direction": "forward",
+        "todo": list(plan["steps"]),
+        "now": None,
+        "intended": [],
+        "done": [],
+        "failure": None,
+        "stopped": "",
+        "connections_cut": 0,
+        "log": {},
+    }
+
+
+def intent(state: State, at: float) -> tuple[State, list[Event]]:
+    """Take the next step off the list and say so before it is done."""
+    state = {**state, "todo": list(state["todo"])}
+    events: list[Event] = []
+    if state["direction"] == "forward" and not _changes_left(state) and not state.get("committed"):
+        # The point of no return: what follows only tidies up, so a crash from here on is finished, not reverted.
+        if any(step["phase"] == "shift" for step in state["plan"]["steps"]):
+            events.append({"event": "committed"})
+        state["committed"] = True
+    state["now"] = state["todo"].pop(0) if state["todo"] else None
+    if state["now"]:
+        step = state["now"]
+        state["intended"] = [*state["intended"], {"id": step["id"], "phase": step["phase"], "at": at}]
+        events.append({"event": "intent", "step": step["id"], "phase": step["phase"], "hosts": step["hosts"]})
+    return state, events
+
+
+def _changes_left(state: State) -> bool:
+    return any(step["phase"] in ("settle", "stage", "start", "shift", "watch") for step in state["todo"])
+
+
+def votes(step: Mapping[str, Any], outcomes: Mapping[str, Optional[Outcome]]) -> dict[str, str]:
+    """What speaks against each host of the step; empty when it voted yes. No vote is a no."""
+    against = {}
+    for host in step["hosts"]:
+        outcome = outcomes.get(host)
+        if not outcome or outcome.get("step") != step["id"]:
+            against[host] = "gave no answer"
+        else:
+            result = outcome.get("result") or {}
+            if result.get("unreachable"):
+                against[host] = f"is unreachable: {_message(result)}"
+            elif outcome.get("failed") or result.get("failed") or "failed" not in result:
+                against[host] = _message(result)
+            else:
+                against[host] = ""
+    return against
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    return str(result.get("msg") or "failed without a message").strip()
+
+
+def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) -> tuple[State, list[Event]]:
+    """The vote on the step that was just done, and the intent of the next one."""
+    step = state["now"]
+    if step is None:
+        return state, []
+    against = votes(step, outcomes)
+    bad = {host: problem for host, problem in against.items() if problem}
+    begun = state["intended"][-1]["at"]
+    results = {h: (outcomes.get(h) or {}).get("result") or {} for h in step["hosts"]}
+    text = step["text"] if not bad else "; ".join(f"{host} {problem}" for host, problem in bad.items())
+    done = {
+        "step": step["id"],
+        "phase": step["phase"],
+        "ok": not bad,
+        "started": begun - state["started"],
+        "ended": at - state["started"],
+        "text": _done_text(step, results) if not bad else text,
+        "changed": any(result.get("changed") for result in results.values()),
+    }
+    events: list[Event] = [
+        {"event": "result", "step": step["id"], "ok": not bad, "against": bad, "seconds": round(at - begun, 3)}
+    ]
+    state = {**state, "done": [*state["done"], done], "log": {**state["log"], **_logs(results)}}
+    state["connections_cut"] += sum(int(result.get("connections_cut") or 0) for result in results.values())
+    if any(result.get("fenced") for result in results.values()):
+        state.update(todo=[], stopped="another run has taken the lease over", failure=_failure(step, bad, results))
+    elif bad and step["phase"] == "commit":
+        state["tidy_problem"] = text  # the release is live and proven: failing to tidy up does not undo it
+    elif bad:
+        if state["failure"] is None:
+            state["failure"] = _failure(step, bad, results)
+        if state["direction"] == "forward":
+            phases = {entry["phase"] for entry in state["intended"]}
+            state["direction"] = "revert"
+            state["todo"] = [s for s in state["plan"]["revert"] if s["after"] in phases]
+        else:
+            state["stopped"] = f"the way back failed at {step['id']}: {text}"
+    return _then(state, events, at)
+
+
+def _then(state: State, events: list[Event], at: float) -> tuple[State, list[Event]]:
+    state, more = intent(state, at)
+    return state, [*events, *more]
+
+
+def _failure(step: Mapping[str, Any], bad: Mapping[str, str], results: Mapping[str, Mapping[str, Any]]) -> State:
+    lines = []
+    for host in bad:
+        for line in results.get(host, {}).get("diagnosis") or []:
+            lines.append(f"{host}: {line}")
+    return {"step": step["id"], "phase": step["phase"], "hosts": dict(bad), "diagnosis": lines}
+
+
+def _logs(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    return {
+        f"{host}/{service}": list(lines)
+        for host, result in results.items()
+        for service, lines in (result.get("log") or {}).items()
+        if lines
+    }
+
+
+def _done_text(step: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> str:
+    said = [str(result["text"]) for result in results.values() if result.get("text")]
+    if said:
+        return "; ".join(dict.fromkeys(said))
+    count = len(step["hosts"])
+    return f"{step['text']} on {count}/{count}"
+
+
+def outcome(state: State) -> str:
+    """One word for the record."""
+    if state["stopped"]:
+        return "revert_failed" if state["direction"] == "revert" else "stopped"
+    if state["failure"] is None:
+        return str(state["plan"]["success"])
+    return "rolled_back" if any(entry["phase"] == "shift" for entry in state["intended"]) else "failed"
+
+
+def record(state: State, requests: Optional[Mapping[str, Any]], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The deployment record, one line of the history."""
+    plan = state["plan"]
+    return {
+        "verb": plan["verb"],
+        "application": plan["application"],
+        "environment": plan["environment"],
+        "strategy": plan["strategy"],
+        "from": plan["from"],
+        "to": plan["to"],
+        "outcome": outcome(state),
+        "reason": plan["reason"],
+        "started": state["started"],
+        "phases": state["done"],
+        "failure": state["failure"],
+        "stopped": state["stopped"],
+        "targets": plan["targets"],
+        "routers": plan["routers"],
+        "requests": requests,
+        "connections_cut": state["connections_cut"],
+        **more,
+    }
+
+
+def phase_hosts(state: Optional[Mapping[str, Any]], phases: Sequence[str]) -> list[str]:
+    """The hosts of a play: the controller and all that take part in the phase; none when it has no turn."""
+    if not state or not state.get("now") or state["now"]["phase"] not in phases:
+        return []
+    steps = [state["now"], *state["todo"]]
+    hosts = [host for step in steps if step["phase"] in phases for host in step["hosts"]]
+    return list(dict.fromkeys(["localhost", *hosts]))
+
+
+def phase_steps(state: Mapping[str, Any], phases: Sequence[str]) -> list[str]:
+    """The ids of the steps that a play goes through, as far as nothing fails."""
+    steps = [state["now"], *state["todo"]] if state.get("now") else []
+    return [step["id"] for step in steps if step["phase"] in phases]
+
+
+def takes_part(state: Mapping[str, Any], step: str, host: str) -> bool:
+    now = state.get("now")
+    return bool(now) and now["id"] == step and host in now["hosts"]

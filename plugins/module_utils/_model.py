@@ -1,0 +1,453 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The application model: every rule that an argument specification can't say, and what follows from the model.
+
+Pure functions over checked values. Every problem is one sentence that begins with the key's path.
+Private: may change at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Optional
+
+from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems, Spec, check, closest
+
+Model = dict[str, Any]
+
+SLOTS = ("blue", "green")
+# What makes a release; a rollback uses the one that was made and asks for none of these.
+RELEASE_KEYS = ("artifact", "command", "environment", "secrets", "files")
+RESERVED = ("PORT", "SLOT", "RELEASE", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT")
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_URL = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?\Z")
+_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?\s*(===?\s*[^*,\s]+|@\s*\S+)\Z")
+_PLACEHOLDER = re.compile(r"(change[-_ ]?me|todo|fixme|xxx+|<[^>]*>|your[-_ ].*|placeholder|\.\.\.)\Z", re.IGNORECASE)
+
+
+def load(
+    values: Mapping[str, Any], specs: Mapping[str, Mapping[str, Spec]], verb: str, where: str = ""
+) -> tuple[Model, Problems]:
+    """The checked model of one host, and all that is wrong with it.
+
+    ``specs`` maps a prefix (``app_``) to the options of the role that documents it. Variables with a known
+    prefix that no role knows are refused: a misspelt threshold would otherwise be a silent default.
+    """
+    problems = Problems()
+    model: Model = {}
+    for prefix, options in specs.items():
+        own = {key: value for key, value in values.items() if key.startswith(prefix)}
+        if prefix == "app_" and verb != "deploy":
+            options = _without_release(options)
+        model.update(check(own, options, "", problems))
+    if not problems:
+        _rules(model, verb, problems)
+    if where:
+        problems[:] = [f"{problem} (on {where})" for problem in problems]
+    return model, problems
+
+
+def _without_release(options: Mapping[str, Spec]) -> dict[str, Spec]:
+    services = dict(options["app_services"])
+    services["options"] = {
+        key: {**spec, "required": False} if key in RELEASE_KEYS else spec for key, spec in services["options"].items()
+    }
+    return {**options, "app_services": services}
+
+
+# -- rules of one host ------------------------------------------------------------------------------------------
+
+
+def _rules(model: Model, verb: str, problems: Problems) -> None:
+    for key in ("app_name", "app_environment"):
+        if not _NAME.match(model[key]):
+            problems.say(key, f"{model[key]!r} must be lower-case letters, digits and hyphens, a letter first")
+    if verb == "deploy":
+        if not model["app_version"]:
+            problems.say("app_version", "is missing; say which version to deploy, for example -e app_version=1.3.0")
+        elif not _VERSION.match(model["app_version"]):
+            problems.say("app_version", f"{model['app_version']!r} must be letters, digits and any of . _ + -")
+    for key in ("app_home", "app_state_dir"):
+        if not model[key].startswith("/"):
+            problems.say(key, f"{model[key]!r} must be an absolute path")
+    for key in ("app_url", "app_router_url"):
+        _url(model[key], key, problems)
+    for key, least in (
+        ("app_keep_releases", 1),
+        ("app_lease_ttl_seconds", 10),
+        ("app_lease_wait_seconds", 0),
+        ("app_slot_port_offset", 1),
+        ("watch_seconds", 0),
+        ("watch_interval_seconds", 0.1),
+        ("watch_window_seconds", 0.1),
+        ("watch_minimum_requests", 1),
+        ("watch_failure_limit", 0),
+        ("watch_p95_ms", 1),
+        ("accounting_requests_per_second", 0),
+        ("accounting_connections", 1),
+        ("accounting_timeout_seconds", 0.1),
+    ):
+        _least(model.get(key), least, key, problems)
+    rate = model.get("watch_error_rate_percent")
+    if rate is not None and not 0 <= rate <= 100:
+        problems.say("watch_error_rate_percent", f"must be 0 to 100 percent, not {rate:g}")
+    if model.get("watch_seconds") and not model.get("accounting_requests_per_second", 1):
+        problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
+    _steps(model["app_steps"], problems)
+    _services(model, verb, problems)
+
+
+def _least(value: Any, least: float, path: str, problems: Problems) -> None:
+    if value is not None and value < least:
+        problems.say(path, f"must be at least {least:g}, not {value:g}")
+
+
+def _url(value: Optional[str], path: str, problems: Problems) -> None:
+    if value is not None and not _URL.match(value):
+        problems.say(path, f"{value!r} must be a URL like http://127.0.0.1:8080, without query")
+
+
+def _steps(steps: Optional[Sequence[Model]], problems: Problems) -> None:
+    if steps is None:
+        return
+    if not steps:
+        problems.say("app_steps", "is empty; leave it out or end it with weight 100")
+        return
+    before = 0
+    for i, step in enumerate(steps):
+        weight = step["weight"]
+        if not 1 <= weight <= 100:
+            problems.say(f"app_steps[{i}].weight", f"must be 1 to 100 percent, not {weight}")
+        elif weight <= before:
+            problems.say(f"app_steps[{i}].weight", f"{weight} does not rise above the {before} of the step before")
+        before = weight
+        _least(step["watch_seconds"], 0, f"app_steps[{i}].watch_seconds", problems)
+    if before != 100:
+        problems.say(f"app_steps[{len(steps) - 1}].weight", f"the last step must be 100 percent, not {before}")
+
+
+def _services(model: Model, verb: str, problems: Problems) -> None:
+    services = model["app_services"]
+    if not services:
+        problems.say("app_services", "is empty; name at least one service")
+    names = [service["name"] for service in services]
+    taken: dict[int, str] = {}
+    for i, service in enumerate(services):
+        path = f"app_services[{i}]"
+        if not _NAME.match(service["name"]):
+            problems.say(
+                f"{path}.name", f"{service['name']!r} must be lower-case letters, digits and hyphens, a letter first"
+            )
+        if service["name"] in names[:i]:
+            problems.say(
+                f"{path}.name", f"{service['name']} is the name of app_services[{names.index(service['name'])}]"
+            )
+        service["ports"] = service["ports"] or {
+            "blue": service["port"],
+            "green": service["port"] + model["app_slot_port_offset"],
+        }
+        for slot in SLOTS:
+            port, key = service["ports"][slot], f"{path}.ports.{slot}"
+            if not 1 <= port <= 65535:
+                problems.say(key, f"port {port} is not between 1 and 65535")
+            elif port in taken:
+                problems.say(key, f"port {port} is already {taken[port]}")
+            taken.setdefault(port, key)
+        _service(service, path, names, problems)
+        if verb == "deploy":
+            _release_keys(service, path, problems)
+    _cycles(services, problems)
+    if services and not any(service["routed"] for service in services):
+        problems.say("app_services", "none is routed, so there is no traffic to move; set routed on one of them")
+
+
+def _service(service: Model, path: str, names: Sequence[str], problems: Problems) -> None:
+    for key in ("health", "ready", "version"):
+        probe = service[key]
+        if probe is None:
+            continue
+        if not probe["path"].startswith("/"):
+            problems.say(f"{path}.{key}.path", f"{probe['path']!r} must begin with /")
+        if key == "version":
+            continue
+        for code in probe["status"]:
+            if not 100 <= code <= 599:
+                problems.say(f"{path}.{key}.status", f"{code} is not an HTTP status code")
+        if not probe["status"]:
+            problems.say(f"{path}.{key}.status", "is empty; name at least one status code")
+        for pattern_key, pattern in (("body", probe["body"]), *probe["expect_headers"].items()):
+            problem = _pattern_problem(pattern)
+            if problem:
+                inner = pattern_key if pattern_key == "body" else f"expect_headers.{pattern_key}"
+                problems.say(f"{path}.{key}.{inner}", problem)
+        _least(probe["within_ms"], 1, f"{path}.{key}.within_ms", problems)
+        _least(probe["successes"], 1, f"{path}.{key}.successes", problems)
+        _least(probe["timeout_seconds"], 0.1, f"{path}.{key}.timeout_seconds", problems)
+    for key in ("url", "router_url"):
+        _url(service[key], f"{path}.{key}", problems)
+    for other in service["depends_on"]:
+        if other == service["name"]:
+            problems.say(f"{path}.depends_on", f"{other} depends on itself")
+        elif other not in names:
+            problems.say(f"{path}.depends_on", f"{other!r} is no service{closest(other, names)}")
+    for key, least in (("start_seconds", 1), ("stop_seconds", 1), ("drain_seconds", 0)):
+        _least(service[key], least, f"{path}.{key}", problems)
+
+
+def _pattern_problem(pattern: Optional[str]) -> str:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        return f"{pattern!r} is no regular expression: {error}"
+    return ""
+
+
+def _release_keys(service: Model, path: str, problems: Problems) -> None:
+    _artifact(service["artifact"], f"{path}.artifact", problems)
+    command = service["command"]
+    if not command.strip():
+        problems.say(f"{path}.command", "is empty")
+    if "\n" in command:
+        problems.say(f"{path}.command", "must be one line")
+    for kind in ("environment", "secrets"):
+        for key, value in service[kind].items():
+            where = f"{path}.{kind}.{key}"
+            if not _VARIABLE.match(key):
+                problems.say(where, "is no name of an environment variable (letters, digits and _)")
+            elif key in RESERVED:
+                problems.say(where, "is set by the runtime; choose another name")
+            if isinstance(value, (dict, list)) or value is None:
+                problems.say(where, "must be a string")
+            elif kind == "secrets" and (not str(value).strip() or _PLACEHOLDER.match(str(value).strip())):
+                problems.say(where, "is empty or a placeholder; give the real value, from a vault or the environment")
+            elif kind == "secrets" and len(str(value)) >= 4 and str(value) in command:
+                problems.say(f"{path}.command", f"contains the secret {key}; use ${key}, the command line is public")
+        both = set(service["environment"]) & set(service["secrets"])
+        if both and kind == "secrets":
+            problems.say(f"{path}.secrets.{min(both)}", "is also in environment; keep one")
+    for name, content in service["files"].items():
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts or not name.strip("/"):
+            problems.say(f"{path}.files", f"{name!r} must be a relative path that stays inside the service's directory")
+        elif not isinstance(content, str):
+            problems.say(f"{path}.files.{name}", "must be text")
+
+
+def _artifact(artifact: Model, path: str, problems: Problems) -> None:
+    given = [key for key in ("archive", "wheel", "git") if artifact[key]]
+    if artifact["python"] and not artifact["wheel"]:
+        given.append("python")
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        problems.say(path, f"must have exactly one of archive, python, wheel, git; it has {found}")
+        return
+    form = given[0]
+    if form in ("archive", "wheel") and not re.fullmatch(r"[0-9a-f]{64}", artifact["sha256"] or ""):
+        problems.say(f"{path}.sha256", f"must be the SHA-256 of the {form}, 64 hexadecimal digits")
+    if form == "git" and not artifact["ref"]:
+        problems.say(f"{path}.ref", "is missing; name a tag or a commit")
+    for i, requirement in enumerate(artifact["python"] or []):
+        if not _PINNED.match(requirement):
+            problems.say(f"{path}.python[{i}]", f"{requirement!r} must name an exact version, like datasette==0.65.1")
+    _least(artifact["strip_components"], 0, f"{path}.strip_components", problems)
+
+
+def _cycles(services: Sequence[Model], problems: Problems) -> None:
+    if not problems and len(start_order(services)) < len(services):
+        stuck = sorted({s["name"] for s in services} - {s["name"] for s in start_order(services)})
+        problems.say("app_services", f"depends_on goes round in a circle: {', '.join(stuck)}")
+
+
+def start_order(services: Sequence[Model]) -> list[Model]:
+    """Services so that each comes after those it depends on; what is caught in a circle is left out."""
+    ordered: list[Model] = []
+    ready: set[str] = set()
+    rest = list(services)
+    while True:
+        free = [service for service in rest if set(service["depends_on"]) <= ready]
+        if not free:
+            return ordered
+        ordered += free
+        ready.update(service["name"] for service in free)
+        rest = [service for service in rest if service["name"] not in ready]
+
+
+# -- rules of the fleet -----------------------------------------------------------------------------------------
+
+
+def check_groups(groups: Mapping[str, Sequence[str]]) -> Problems:
+    problems = Problems()
+    for name, role in (
+        ("targets", "run the services"),
+        ("routers", "send the traffic"),
+        ("state", "keeps the journal"),
+    ):
+        if not groups.get(name):
+            problems.say(f"inventory group {name}", f"is missing or empty; it names the hosts that {role}")
+    if len(groups.get("state", ())) > 1:
+        problems.say("inventory group state", f"must be one host, not {len(groups['state'])}")
+    return problems
+
+
+def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Sequence[str], verb: str) -> Problems:
+    """What must agree between hosts. ``models`` has every target, router and the state host."""
+    problems = Problems()
+    first = targets[0]
+    same = ["app_name", "app_environment", "app_version", "app_steps", "app_router_members", "app_keep_releases"]
+    for host, model in models.items():
+        for key in same:
+            if model[key] != models[first][key]:
+                problems.say(f"{key} on {host}", f"is {model[key]!r}, but {models[first][key]!r} on {first}")
+    names = [service["name"] for service in models[first]["app_services"]]
+    taken: dict[tuple[str, int], str] = {}
+    for host in targets:
+        services = models[host]["app_services"]
+        if [service["name"] for service in services] != names:
+            problems.say(f"app_services on {host}", f"has other services than {first}; every target runs the same")
+        for i, service in enumerate(services):
+            for slot in SLOTS:
+                place = (models[host]["app_address"], service["ports"][slot])
+                key = f"app_services[{i}].ports.{slot} on {host}"
+                if place in taken:
+                    problems.say(key, f"port {place[1]} of {place[0]} is already {taken[place]}")
+                taken[place] = key
+    if models[first]["app_router_members"] == "local":
+        for router in routers:
+            if router not in targets:
+                problems.say("app_router_members", f"is local, but the router {router} is no target")
+    if verb == "deploy" and not problems:
+        versions = {host: answers(models[host]) for host in targets}
+        if any(value != versions[first] for value in versions.values()):
+            problems.say("app_services", "version.value differs between targets; a release is one version")
+    return problems
+
+
+# -- what follows -----------------------------------------------------------------------------------------------
+
+
+def release_digest(model: Model) -> str:
+    """Digest of all that makes the release on one target: code identity, command, configuration, environment."""
+    made_of = [{key: service[key] for key in ("name", *RELEASE_KEYS)} for service in model["app_services"]]
+    for part in made_of:  # where the archive lies does not matter, its content does
+        artifact = part["artifact"]
+        part["artifact"] = {
+            k: v for k, v in artifact.items() if k not in ("archive", "wheel") or not artifact["sha256"]
+        }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def release_id(version: str, digests: Collection[str]) -> str:
+    """``<version>-<digest8>`` over the targets' digests; targets that are alike don't change it by their number."""
+    joined = "".join(sorted(set(digests)))
+    return f"{version}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+
+
+def answers(model: Model) -> dict[str, str]:
+    """What each service of this model's release says as its version."""
+    return {s["name"]: s["version"]["value"] or model["app_version"] for s in model["app_services"]}
+
+
+def slot_services(model: Model, slot: str, expected: Mapping[str, str]) -> list[Model]:
+    """The services of one slot in start order, with the probes that prove them on their own host."""
+    return [
+        {
+            "name": service["name"],
+            "port": service["ports"][slot],
+            "start_seconds": service["start_seconds"],
+            "stop_seconds": service["stop_seconds"],
+            "drain_seconds": service["drain_seconds"],
+            "probes": [
+                *(
+                    {
+                        "name": f"{service['name']} {kind}",
+                        "url": f"http://127.0.0.1:{{port}}{probe['path']}",
+                        **_rest(probe),
+                    }
+                    for kind, probe in (("ready", service["ready"]), ("health", service["health"]))
+                    if probe
+                ),
+                version_probe(service, "http://127.0.0.1:{port}", expected.get(service["name"])),
+            ],
+        }
+        for service in start_order(model["app_services"])
+    ]
+
+
+def _rest(probe: Model) -> Model:
+    return {key: value for key, value in probe.items() if key != "path" and value is not None}
+
+
+def version_probe(service: Model, base: str, *expected: Optional[str], successes: int = 1) -> Model:
+    """The probe that asks a service which version it is; without ``expected`` any answer will do."""
+    probe: Model = {
+        "name": f"{service['name']} version",
+        "url": base.rstrip("/") + service["version"]["path"],
+        "version_path": service["version"]["key"],
+        "versions": [value for value in expected if value],
+        "successes": successes,
+    }
+    if not probe["version_path"] and not probe["versions"]:
+        probe["body"] = "."  # the whole body is the version: any will do, but there must be one
+    if service["host_header"] and "{port}" not in base:
+        probe["headers"] = {"Host": service["host_header"]}
+    return probe
+
+
+def routed(model: Model) -> list[Model]:
+    return [service for service in model["app_services"] if service["routed"]]
+
+
+def router_base(service: Model, model: Model) -> str:
+    """Base URL under which the router host asks itself for a service."""
+    return str(service["router_url"] or model["app_router_url"] or service["url"] or model["app_url"])
+
+
+def upstreams(models: Mapping[str, Model], members: Sequence[str], weights: Mapping[str, int]) -> list[Model]:
+    """One upstream per routed service, every slot of every member target with its slot's weight."""
+    model = models[members[0]]
+    name = f"{model['app_name']}_".replace("-", "_")
+    return [
+        {
+            "name": name + service["name"].replace("-", "_"),
+            "members": [
+                {
+                    "address": models[host]["app_address"],
+                    "port": models[host]["app_services"][i]["ports"][slot],
+                    "slot": slot,
+                    "weight": weights.get(slot, 0),
+                }
+                for host in members
+                for slot in SLOTS
+            ],
+        }
+        for i, service in enumerate(model["app_services"])
+        if service["routed"]
+    ]
+
+
+def release_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
+    """What the module that makes a release takes of each service."""
+    return [
+        {
+            "name": service["name"],
+            "artifact": {key: value for key, value in service["artifact"].items() if value is not None},
+            "command": service["command"],
+            "files": dict(service.get("files") or {}),
+            **{
+                kind: {k: _text(v) for k, v in (service.get(kind) or {}).items()} for kind in ("environment", "secrets")
+            },
+        }
+        for service in services
+    ]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,545 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A slot of this host: one release that runs beside another. Private: may change at any time.
+
+``slots/<slot>.json`` is written before anything starts and removed after everything has ended, so it always names
+at least what may be running; a run that was killed half-way is cleaned up from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, NoReturn, Optional
+
+from ansible_collections.signalbox.runbook.plugins.module_utils._connections import Holder, established, holders
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
+    PathLike,
+    fsync_directory,
+    read_json,
+    write_atomic,
+    write_json,
+)
+from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Endpoint, Result, ask, endpoint
+from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor, render_program
+
+SLOTS = ("blue", "green")
+LOG_LINES = 20
+LOG_BYTES = 64 * 1024
+POLL_SECONDS = 0.2
+# supervisord looks at its processes about once a second; only what takes longer than this is stuck.
+GRACE_SECONDS = 10.0
+MARK = "; signalbox.runbook, slots of"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+
+Ask = Callable[..., Sequence[Result]]
+Answers = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of a slot: where it listens, what proves it, and how long its start and its end may take."""
+
+    name: str
+    port: int
+    probes: tuple[Endpoint, ...] = ()
+    start_seconds: float = 60.0
+    stop_seconds: float = 10.0
+    drain_seconds: float = 10.0
+
+
+def service(raw: Mapping[str, Any]) -> Service:
+    """The service that ``raw`` describes; ``{port}`` in the URLs of its probes becomes its port."""
+    name, port = raw.get("name"), raw.get("port")
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise RunbookError(f"services: name {name!r} must be letters, digits, dots, hyphens and underscores")
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        raise RunbookError(f"service {name}: port {port!r} must be a number from 1 to 65535")
+    limits = {}
+    for key in ("start_seconds", "stop_seconds", "drain_seconds"):
+        if raw.get(key) is not None:
+            limits[key] = float(raw[key])
+            if not 0 <= limits[key] < float("inf"):
+                raise RunbookError(f"service {name}: {key} {raw[key]!r} must be a number of seconds, 0 or more")
+    return Service(name, port, probes(raw.get("probes") or (), port), **limits)
+
+
+def probes(raws: Sequence[Mapping[str, Any]], port: int) -> tuple[Endpoint, ...]:
+    return tuple(endpoint({**raw, "url": str(raw.get("url") or "").replace("{port}", str(port))}) for raw in raws)
+
+
+def tail(path: PathLike, lines: int = LOG_LINES, start: int = 0) -> list[str]:
+    """The last lines of a log, from byte ``start`` on, out of at most its last 64 KiB."""
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            begin = max(start if start <= size else 0, size - LOG_BYTES)  # smaller than before: it was rotated
+            stream.seek(begin)
+            data = stream.read(LOG_BYTES)
+    except FileNotFoundError:
+        return []
+    return data.decode("utf-8", errors="replace").splitlines()[-lines:] if lines > 0 else []
+
+
+def iso(seconds: float) -> str:
+    """A time as text, UTC; empty for never."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else ""
+
+
+class Slot:
+    """One slot of one application; everything it talks to is passed in."""
+
+    def __init__(
+        self,
+        home: PathLike,
+        application: str,
+        name: str,
+        supervisor: Supervisor,
+        conf_dir: PathLike,
+        user: str = "",
+        interval_seconds: float = 0.5,
+        ask: Ask = ask,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+        established: Callable[[Collection[int]], int] = established,
+        holders: Callable[[Collection[int]], list[Holder]] = holders,
+    ) -> None:
+        if name not in SLOTS:
+            raise RunbookError(f"slot {name!r} must be one of {', '.join(SLOTS)}")
+        if not _NAME.match(application):
+            raise RunbookError(f"application {application!r} must be letters, digits, dots, hyphens and underscores")
+        self.home = Path(home)
+        self.application = application
+        self.name = name
+        self.supervisor = supervisor
+        self.conf_dir = Path(conf_dir)
+        self.user = user
+        self.interval_seconds = interval_seconds
+        self.ask = ask
+        self.clock = clock
+        self.sleep = sleep
+        self.now = now
+        self.established = established
+        self.holders = holders
+        self._log_starts: dict[str, int] = {}
+
+    # -- what it holds --------------------------------------------------------------------------------------------
+
+    @property
+    def _record_path(self) -> Path:
+        return self.home / "slots" / f"{self.name}.json"
+
+    def _program(self, service: str) -> str:
+        return f"{self.application}-{service}-{self.name}"
+
+    def _conf(self, service: str) -> Path:
+        return self.conf_dir / f"{self._program(service)}.conf"
+
+    def _log(self, service: str) -> Path:
+        return self.home / "log" / f"{service}-{self.name}.log"
+
+    def record(self) -> Optional[dict[str, Any]]:
+        """What was last started here and not stopped since."""
+        try:
+            record = read_json(self._record_path)
+            if record is not None:
+                self._recorded(record)
+                str(record["application"] + record["release"] + record["version"] + record["user"])
+        except (ValueError, TypeError, KeyError, AttributeError, RunbookError) as error:
+            raise RunbookError(
+                f"{self._record_path} is damaged ({error}): stop the {self.name} processes of {self.application} with "
+                "supervisorctl, then remove that file"
+            ) from None
+        if record is not None and record["application"] != self.application:
+            raise RunbookError(
+                f"{self._record_path} belongs to {record['application']}, not to {self.application}: give every "
+                "application its own app_home"
+            )
+        return dict(record) if record is not None else None
+
+    @staticmethod
+    def _recorded(record: Optional[Mapping[str, Any]]) -> list[Service]:
+        return [service(raw) for raw in record["services"]] if record else []
+
+    def _running(self, services: Sequence[Service]) -> dict[str, dict[str, Any]]:
+        absent = {"state": "ABSENT", "pid": 0, "since": 0, "error": ""}
+        return {one.name: self.supervisor.info(self._program(one.name)) or absent for one in services}
+
+    def info(self, lines: int = 0) -> dict[str, Any]:
+        """release, version, and state, pid, since and port of each service; ``log`` when ``lines`` are asked for."""
+        record = self.record()
+        services = self._recorded(record)
+        return self._described(record, self._running(services), lines)
+
+    def _described(
+        self, record: Optional[Mapping[str, Any]], running: Mapping[str, Mapping[str, Any]], lines: int = 0
+    ) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "release": record["release"] if record else "",
+            "version": record["version"] if record else "",
+            "services": {
+                one.name: {
+                    "state": running[one.name]["state"],
+                    "pid": running[one.name]["pid"],
+                    "since": iso(running[one.name]["since"] if running[one.name]["pid"] else 0),
+                    "port": one.port,
+                }
+                for one in self._recorded(record)
+            },
+        }
+        if lines:
+            described["log"] = {name: tail(self._log(name), lines) for name in described["services"]}
+        return described
+
+    def survey(self, raw_services: Sequence[Mapping[str, Any]], answering: bool, lines: int = 0) -> dict[str, Any]:
+        """``info`` with a verdict: each probe of a running service is asked once. Nothing here is an error.
+
+        ``answering`` says whether supervisord does. ``busy`` names the declared ports that others listen on.
+        """
+        empty = {"running": False, "healthy": False, "answers": [], "busy": [], "problem": ""}
+        try:
+            record = self.record()
+            services = self._recorded(record)
+            unknown = {one.name: {"state": "UNKNOWN", "pid": 0, "since": 0} for one in services}
+            described = self._described(record, self._running(services) if answering else unknown, lines)
+        except RunbookError as error:
+            return {**self._described(None, {}, lines), **empty, "problem": str(error)}
+        states = {name: one["state"] for name, one in described["services"].items()}
+        # The process listens where it was told to at its start, whatever the inventory says today.
+        declared = {raw["name"]: raw for raw in raw_services}
+        asked = [
+            (one.name, replace(probe, successes=1))
+            for one in services
+            if states[one.name] == "RUNNING" and one.name in declared
+            for probe in probes(declared[one.name].get("probes") or (), one.port)
+        ]
+        answers = self._named(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
+        running = bool(states) and set(states.values()) == {"RUNNING"}
+        ours = {one.port for one in services if states[one.name] not in ("ABSENT", "UNKNOWN")}
+        ports = {int(raw["ports"][self.name]): name for name, raw in declared.items() if raw.get("ports")}
+        busy = [self._taken(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
+        return {
+            **described,
+            "running": running,
+            "healthy": running and all(answer["passed"] for answer in answers),
+            "answers": answers,
+            "busy": busy,
+            "problem": "",
+        }
+
+    @staticmethod
+    def _named(results: Sequence[Result], services: Sequence[str]) -> Answers:
+        return [{**result.to_dict(), "service": name} for result, name in zip(results, services)]
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def stands(self, release: Mapping[str, Any], services: Sequence[Service]) -> Optional[Answers]:
+        """The passed probes when the slot already runs just this, healthy; otherwise None."""
+        record = self.record()
+        held = [(one.name, one.port) for one in self._recorded(record)]
+        if record is None or held != [(one.name, one.port) for one in services]:
+            return None
+        if (record["release"], record["user"]) != (release["id"], self.user):
+            return None
+        if any(info["state"] != "RUNNING" for info in self._running(services).values()):
+            return None
+        asked = [(one.name, probe) for one in services for probe in one.probes]
+        results = self.ask([probe for _name, probe in asked], interval_seconds=self.interval_seconds)
+        passed = all(result.passed for result in results)
+        return self._named(results, [name for name, _probe in asked]) if passed else None
+
+    def start(
+        self,
+        release: Mapping[str, Any],
+        services: Sequence[Mapping[str, Any]],
+        live_slot: str = "",
+        check_mode: bool = False,
+    ) -> dict[str, Any]:
+        """Run ``release`` here: each service in the given order, proven by its probes before the next one starts.
+
+        What failed is left as it is, so that it can be looked at.
+        """
+        began = self.clock()
+        self._refuse_live(live_slot, "started anew")
+        wanted = self.wanted(services)
+        self.known(services)
+        standing = self.stands(release, wanted)
+        if standing is not None or check_mode:
+            changed = standing is None
+            return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
+        self._refuse_unstaged(release, wanted)
+        self.stop(services)
+        taken = [self._taken(one.name, held) for one in wanted for held in self.holders([one.port])]
+        if taken:
+            raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
+        self._write(release, wanted)
+        self.supervisor.reload()
+        answers: Answers = []
+        pids: dict[str, int] = {}
+        for one in wanted:
+            answers += self._launch(one, release, pids, answers)
+        for one in wanted:  # the start of a later one may have brought an earlier one down
+            self._settle(one, release, pids, answers)
+        return {"changed": True, "answers": answers, "seconds": round(self.clock() - began, 3)}
+
+    def wanted(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
+        services = [service(raw) for raw in raws]
+        if not services:
+            raise RunbookError("services is empty; name at least one service to start")
+        for key in ("name", "port"):
+            values = [getattr(one, key) for one in services]
+            twice = [value for value in values if values.count(value) > 1]
+            if twice:
+                raise RunbookError(f"services: {key} {twice[0]} is given more than once")
+        return services
+
+    def _refuse_live(self, live_slot: str, what: str) -> None:
+        if live_slot == self.name:
+            raise RunbookError(f"{self.name} takes the traffic, so it is not {what}; shift the traffic away first")
+
+    def _refuse_unstaged(self, release: Mapping[str, Any], services: Sequence[Service]) -> None:
+        if not _RELEASE.match(str(release.get("id") or "")):
+            raise RunbookError(f"release.id {release.get('id')!r} must be letters, digits and . _ + -")
+        if not self.conf_dir.is_dir():
+            raise RunbookError(
+                f"supervisor_conf_dir {self.conf_dir} is no directory: create it and name it in files= of the "
+                "[include] of supervisord"
+            )
+        tree = self.home / "releases" / release["id"]
+        missing = [one.name for one in services if not (tree / one.name / "run").is_file()]
+        if missing or not (tree / "manifest.json").is_file():
+            what = f"has no service {', '.join(missing)}" if missing else "is not whole"
+            raise RunbookError(f"release {release['id']} {what} in {tree}: stage it first")
+
+    def _taken(self, service: str, held: Holder) -> str:
+        return f"port {held.port} of {service} is already in use by {held}"
+
+    def _write(self, release: Mapping[str, Any], services: Sequence[Service]) -> None:
+        for directory in ("slots", "log"):
+            (self.home / directory).mkdir(mode=0o700, exist_ok=True)
+        started_at = iso(self.now())
+        recorded = [
+            {
+                key: value
+                for key, value in asdict(one).items()
+                if key in ("name", "port", "stop_seconds", "drain_seconds")
+            }
+            for one in services
+        ]
+        record = {
+            "format": 1,
+            "application": self.application,
+            "release": release["id"],
+            "version": release["version"],
+            "started_at": started_at,
+            "user": self.user,
+            "services": recorded,
+        }
+        write_json(self._record_path, record, 0o600)
+        for number, one in enumerate(services, 1):
+            tree = self.home / "releases" / release["id"] / one.name
+            section = render_program(
+                self._program(one.name),
+                ["/bin/sh", str(tree / "run")],
+                str(tree / "app") if (tree / "app").is_dir() else str(tree),
+                {"PORT": str(one.port), "SLOT": self.name, "DEPLOYED_AT": started_at},
+                str(self._log(one.name)),
+                one.stop_seconds,
+                number,
+                self.user,
+            )
+            write_atomic(self._conf(one.name), f"{MARK} {self.home}\n{section}", 0o600)
+
+    def _launch(self, one: Service, release: Mapping[str, Any], pids: dict[str, int], before: Answers) -> Answers:
+        program = self._program(one.name)
+        log = self._log(one.name)
+        self._log_starts[one.name] = log.stat().st_size if log.exists() else 0
+        deadline = self.clock() + one.start_seconds
+        self.supervisor.add(program)
+        self.supervisor.start(program)
+        info = self.supervisor.info(program)
+        pids[one.name] = info["pid"] if info else 0
+        reason = self._ended(one, pids)
+        results: Sequence[Result] = ()
+        if not reason:
+            results = self.ask(
+                one.probes,
+                clock=self.clock,
+                sleep=self.sleep,
+                deadline_seconds=max(deadline - self.clock(), self.interval_seconds),
+                interval_seconds=self.interval_seconds,
+                stop=lambda: self._ended(one, pids),
+            )
+        answers = self._named(results, [one.name] * len(results))
+        if reason or not all(result.passed for result in results):
+            self._fail(one, release, pids, [*before, *answers], reason or self._ended(one, pids))
+        self._settle(one, release, pids, [*before, *answers])
+        return answers
+
+    def _ended(self, one: Service, pids: Mapping[str, int]) -> str:
+        """Why the process that was started is no longer there; empty while it is."""
+        info = self.supervisor.info(self._program(one.name))
+        if info is None:
+            return f"somebody removed the program {self._program(one.name)} from supervisord"
+        if not pids[one.name] or info["state"] not in ("STARTING", "RUNNING"):
+            return f"its process ended ({info['state']}{': ' if info['error'] else ''}{info['error']})"
+        if info["pid"] != pids[one.name]:
+            return f"its process {pids[one.name]} ended and was restarted"
+        return ""
+
+    def _settle(self, one: Service, release: Mapping[str, Any], pids: dict[str, int], answers: Answers) -> None:
+        """Passed probes count only when the process that was started lives on as RUNNING."""
+        deadline = self.clock() + GRACE_SECONDS
+        while True:
+            reason = self._ended(one, pids)
+            if not reason and self._running([one])[one.name]["state"] == "RUNNING":
+                return
+            if reason or self.clock() >= deadline:
+                self._fail(
+                    one, release, pids, answers, reason or f"supervisord keeps it STARTING for {GRACE_SECONDS:g} s"
+                )
+            self.sleep(POLL_SECONDS)
+
+    def _fail(
+        self, one: Service, release: Mapping[str, Any], pids: Mapping[str, int], answers: Answers, reason: str
+    ) -> NoReturn:
+        log = {name: tail(self._log(name), LOG_LINES, self._log_starts[name]) for name in pids}
+        diagnosis = [
+            {key: answer[key] for key in ("name", "kind", "problem", "fix")}
+            for answer in answers
+            if answer["service"] == one.name and not answer["passed"]
+        ]
+        if reason:  # why nothing answers; what the probes saw follows from it
+            fix = f"Read the end of its log, {self._log(one.name)}."
+            diagnosis.insert(0, {"name": one.name, "kind": "process", "problem": reason, "fix": fix})
+        last = f" Its last line: {log[one.name][-1].strip()}" if reason and log[one.name] else ""
+        raise RunbookError(
+            f"{one.name} of {release['id']} did not get healthy in {self.name}: {diagnosis[0]['problem']}. "
+            f"{diagnosis[0]['fix']}{last}",
+            service=one.name,
+            diagnosis=diagnosis,
+            log=log,
+            states={name: self._state(name) for name in pids},
+            answers=answers,
+            changed=True,
+        )
+
+    def _state(self, service: str) -> str:
+        info = self.supervisor.info(self._program(service))
+        return str(info["state"]) if info else "ABSENT"
+
+    # -- stop -----------------------------------------------------------------------------------------------------
+
+    def stop(
+        self, services: Sequence[Mapping[str, Any]] = (), live_slot: str = "", check_mode: bool = False
+    ) -> dict[str, Any]:
+        """End whatever the slot runs, last started first, each after its connections ended or their time is over.
+
+        One by one, because a service's pool of connections to the one it depends on only closes with itself.
+        """
+        self._refuse_live(live_slot, "stopped")
+        known = self.known(services)
+        cut, log, changed = 0, {}, False
+        if check_mode:
+            return {"changed": self._holds(known), "connections_cut": 0, "log": {}}
+        for one in reversed(known):
+            info = self.supervisor.info(self._program(one.name))
+            if info is None:
+                continue
+            cut += self._drain(one) if info["pid"] else 0
+            self._end(one)
+            log[one.name] = tail(self._log(one.name))
+            changed = True
+        self._refuse_strays([one for one in known if changed or self._record_path.exists()])
+        paths = [self._conf(one.name) for one in known] + [self._record_path]
+        for path in paths:
+            if path.exists():
+                path.unlink()
+                fsync_directory(path.parent)
+                changed = True
+        return {"changed": changed, "connections_cut": cut, "log": log}
+
+    def known(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
+        """What may run here, in start order: the recorded services on their real ports, with today's limits."""
+        given = {one.name: one for one in (service(raw) for raw in raws)}
+        known = []
+        for held in self._recorded(self.record()):
+            today = given.pop(held.name, held)
+            # supervisord still has the limit of the start.
+            stop_seconds = max(held.stop_seconds, today.stop_seconds)
+            known.append(replace(held, stop_seconds=stop_seconds, drain_seconds=today.drain_seconds))
+        known += given.values()
+        for one in known:
+            path = self._conf(one.name)
+            with contextlib.suppress(FileNotFoundError):
+                if not path.read_text(encoding="utf-8").startswith(f"{MARK} {self.home}\n"):
+                    raise RunbookError(
+                        f"{path} was not written for {self.home}, so it is not touched: another application has the "
+                        f"name {self._program(one.name)}; change app_name or the name of the service"
+                    )
+        return known
+
+    def _holds(self, known: Sequence[Service]) -> bool:
+        return (
+            self._record_path.exists()
+            or any(self._conf(one.name).exists() for one in known)
+            or any(self.supervisor.info(self._program(one.name)) for one in known)
+        )
+
+    def _drain(self, one: Service) -> int:
+        """Wait for the connections to end; how many are left when the time is over."""
+        deadline = self.clock() + one.drain_seconds
+        while True:
+            count = self.established([one.port])
+            left = deadline - self.clock()
+            if not count or left <= 0:
+                return count
+            self.sleep(min(POLL_SECONDS, left))
+
+    def _end(self, one: Service) -> None:
+        program = self._program(one.name)
+        limit = one.stop_seconds + GRACE_SECONDS
+        deadline = self.clock() + limit
+        while True:
+            # Again each time: one that just crashed is not running, but about to be restarted.
+            self.supervisor.stop(program)
+            if self.supervisor.remove(program):
+                return
+            if self.clock() >= deadline:
+                raise RunbookError(
+                    f"{one.name} in {self.name} is still {self._state(one.name)} after {limit:g} s, although "
+                    "supervisord has killed it: look whether it hangs in the kernel (state D in ps)",
+                    service=one.name,
+                )
+            self.sleep(POLL_SECONDS)
+
+    def _refuse_strays(self, services: Sequence[Service]) -> None:
+        """A process of ours that left its group survives its service and keeps the port."""
+        ports = {one.port: one.name for one in services}
+        deadline = self.clock() + GRACE_SECONDS
+        while ports:
+            strays = [held for held in self.holders(list(ports)) if self._ours(held)]
+            if not strays:
+                return
+            if self.clock() >= deadline:
+                named = "; ".join(f"port {held.port} of {ports[held.port]} is still held by {held}" for held in strays)
+                raise RunbookError(
+                    f"{self.name} was stopped, but {named}: it left its process group, so it was not stopped with it; "
+                    "end it by hand and let the command stay in the foreground"
+                )
+            self.sleep(POLL_SECONDS)
+
+    def _ours(self, held: Holder) -> bool:
+        home = os.path.realpath(self.home)
+        return held.directory == home or held.directory.startswith(f"{home}{os.sep}")

@@ -1,0 +1,276 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Make a release on a target, once and whole
+author:
+  - The signalbox.runbook authors (@signalbox)
+version_added: 0.1.0
+description:
+  - Makes C(releases/<id>) below O(home) from the artifact, configuration and environment of every service.
+  - The release appears by one rename when it is complete, with a manifest that has the checksum of every file.
+    A half-made release is never visible.
+  - A release that is there with the same O(digest) and whole is left alone. With another digest the task fails,
+    because a release is never changed. A damaged one is made again, unless a slot runs it.
+  - Archives and wheels are files on the controller. Their checksums are compared there first, then they are
+    uploaded, unless the connection is local.
+  - Archives with absolute paths, C(..), links that lead out of the tree, or device files are refused before
+    anything is written.
+attributes:
+  check_mode:
+    support: full
+    description: Predicts the change; nothing is uploaded or written.
+  diff_mode:
+    support: full
+    description: Shows the state of the release before and after.
+options:
+  home:
+    description: Directory of the application on the target.
+    type: path
+    required: true
+  fence:
+    description: Fencing number of the run's lease. A number lower than the highest seen on the host is refused.
+    type: int
+    required: true
+  id:
+    description: Name of the release; letters, digits and C(._+-) after a letter or digit.
+    type: str
+    required: true
+  version:
+    description: Version of the application that this is, for example V(2.4.1).
+    type: str
+  digest:
+    description:
+      - Digest of everything that the release is made from; recorded in the manifest.
+      - Computed from the other options when it is not given.
+    type: str
+  in_use:
+    description: Ids of the releases that slots run now. They are never replaced, not even when damaged.
+    type: list
+    elements: str
+    default: []
+  present:
+    description:
+      - Says that the release is known to be on the target, so that artifacts are uploaded only when it turns out
+        to be missing or damaged.
+    type: bool
+    default: false
+  build_timeout_seconds:
+    description: Time in seconds that the commands which make the release (git, venv, pip) may take together.
+    type: float
+    default: 600
+  services:
+    description: What the release consists of.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the service.
+        type: str
+        required: true
+      artifact:
+        description: Exactly one of an archive, a Python installation (O(services[].artifact.python),
+          O(services[].artifact.wheel) or both), or a git commit.
+        type: dict
+        required: true
+        suboptions:
+          archive:
+            description: A tar archive (plain, gz, xz or bz2) on the controller.
+            type: path
+          wheel:
+            description: A Python wheel on the controller, installed into the service's own venv.
+            type: path
+          sha256:
+            description: The 64 hex digits that the archive or wheel must have. Required with either.
+            type: str
+          strip_components:
+            description: Number of leading path components to remove from every member of the archive.
+            type: int
+            default: 0
+          python:
+            description: Requirements to install into the service's own venv, for example V(datasette==0.65.1).
+              They may carry C(--hash=sha256:...).
+            type: list
+            elements: str
+          git:
+            description: URL or path of a git repository, without credentials. The tree is exported with
+              C(git archive), so its C(.gitattributes) count and submodules are left out.
+            type: str
+          ref:
+            description: Tag or commit. A branch is refused because it moves.
+            type: str
+      command:
+        description: What the service runs, as sh words after C(exec). It sees E(PORT), E(SLOT),
+          E(DEPLOYED_VERSION), E(DEPLOYED_COMMIT), E(DEPLOYED_AT) and E(RELEASE).
+        type: str
+        required: true
+      environment:
+        description: Environment variables of the service.
+        type: dict
+        default: {}
+      secrets:
+        description: More environment variables, whose values are kept out of every output.
+        type: dict
+        default: {}
+      files:
+        description: Rendered configuration. Relative paths below the service's C(app) directory and their content,
+          written with mode 0600 and kept out of every output.
+        type: dict
+        default: {}
+      python_executable:
+        description: Python on the target that makes the venv. Without it, the Python that Ansible uses there.
+        type: path
+      commit:
+        description: Commit that the artifact was built from, recorded. With O(services[].artifact.git) it is known.
+        type: str
+seealso:
+  - module: signalbox.runbook.release_prune
+"""
+
+EXAMPLES = r"""
+- name: Stage a release with an archive and a Python application
+  signalbox.runbook.release:
+    home: /srv/shop
+    fence: 12
+    id: 2.4.1-9c56cc51
+    version: 2.4.1
+    services:
+      - name: web
+        artifact:
+          archive: files/web-2.4.1.tar.gz
+          sha256: "{{ web_sha256 }}"
+          strip_components: 1
+        command: ./bin/web --port $PORT
+        files:
+          config.toml: "{{ lookup('ansible.builtin.template', 'config.toml.j2') }}"
+        secrets:
+          DATABASE_URL: "{{ vault_database_url }}"
+      - name: data
+        artifact:
+          python: ["datasette==0.65.1"]
+        command: datasette serve --port $PORT
+
+- name: Stage a tagged commit
+  signalbox.runbook.release:
+    home: /srv/shop
+    fence: 13
+    id: 2.4.2-1b6453892
+    version: 2.4.2
+    services:
+      - name: web
+        artifact:
+          git: https://git.example.com/shop/web.git
+          ref: v2.4.2
+        command: ./serve
+"""
+
+RETURN = r"""
+outcome:
+  description: Whether the release was V(present), or has been V(made) or V(rebuilt) (in check mode, would be).
+  returned: success
+  type: str
+  sample: made
+path:
+  description: Directory of the release.
+  returned: success
+  type: str
+  sample: /srv/shop/releases/2.4.1-9c56cc51
+id:
+  description: Id of the release.
+  returned: success
+  type: str
+  sample: 2.4.1-9c56cc51
+digest:
+  description: Digest that the manifest records.
+  returned: success
+  type: str
+bytes:
+  description: Size of the release in bytes; null in check mode.
+  returned: success
+  type: int
+  sample: 48211
+commits:
+  description: Commit by service; empty text where none is known.
+  returned: success
+  type: dict
+  sample: {"web": "9c56cc51b374c3ba189210d5b6d4bf57790d351c"}
+problems:
+  description: What is wrong with a damaged release that a slot runs.
+  returned: failure because of it
+  type: list
+  elements: str
+artifacts_needed:
+  description: True when O(present) was said of a release that is missing or damaged.
+  returned: failure because of it
+  type: bool
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, stage
+
+ARTIFACT = {
+    "archive": {"type": "path"},
+    "wheel": {"type": "path"},
+    "sha256": {"type": "str"},
+    "strip_components": {"type": "int", "default": 0},
+    "python": {"type": "list", "elements": "str"},
+    "git": {"type": "str"},
+    "ref": {"type": "str"},
+}
+SERVICE = {
+    "name": {"type": "str", "required": True},
+    "artifact": {"type": "dict", "required": True, "options": ARTIFACT},
+    "command": {"type": "str", "required": True},
+    "environment": {"type": "dict", "default": {}},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "files": {"type": "dict", "default": {}, "no_log": True},
+    "python_executable": {"type": "path"},
+    "commit": {"type": "str"},
+}
+ARGUMENTS = {
+    "home": {"type": "path", "required": True},
+    "fence": {"type": "int", "required": True},
+    "id": {"type": "str", "required": True},
+    "version": {"type": "str"},
+    "digest": {"type": "str"},
+    "in_use": {"type": "list", "elements": "str", "default": []},
+    "present": {"type": "bool", "default": False},
+    "build_timeout_seconds": {"type": "float", "default": 600},
+    "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
+}
+
+
+class UnloggedModule(AnsibleModule):
+    """Writes no line to the target's syslog: there a secret of several lines would escape its masking."""
+
+    def _log_invocation(self) -> None:
+        pass
+
+
+def main() -> None:
+    module = UnloggedModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    home = Path(module.params["home"])
+    try:
+        with changing(home, module.params["fence"], check=module.check_mode):
+            result = stage(
+                module.params,
+                home,
+                check=module.check_mode,
+                build_timeout_seconds=module.params["build_timeout_seconds"],
+            )
+    except RunbookError as exc:
+        module.fail_json(msg=str(exc), **exc.details)
+    before = result.pop("before")
+    module.exit_json(diff={"before": {result["id"]: before}, "after": {result["id"]: "whole"}}, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slot
+short_description: Start or stop the release that a slot of a host runs
+version_added: 0.1.0
+author:
+  - The signalbox.runbook authors (@signalbox)
+description:
+  - Runs a staged release in the slot V(blue) or V(green), beside what the other slot runs, under supervisord.
+  - The services are started in the given order; each must pass its probes before the next one is started, and its
+    process must not have ended or been restarted meanwhile. The waiting ends as soon as the process does.
+  - Nothing is done when the slot already runs this release on these ports and every probe passes.
+  - After a failure the slot is left as it is, to be looked at; stop it with O(state=stopped).
+  - A stop is graceful. The last service is the first to go; it gets time to finish its connections, then SIGTERM, then
+    SIGKILL.
+  - The slot that takes the traffic is neither started nor stopped.
+attributes:
+  check_mode:
+    support: full
+    description: Asks what runs, and the probes of a slot that seems to run the release; takes no lock.
+  diff_mode:
+    support: full
+    description: Shows release, version, ports and process states of the slot before and after.
+options:
+  home:
+    description: Directory of the application on the target, with C(releases), C(slots) and C(log) below it.
+    type: path
+    required: true
+  fence:
+    description: Fencing number of the run; a number lower than the highest seen is refused.
+    type: int
+    required: true
+  application:
+    description: Name of the application. The programs in supervisord are called C(application-service-slot).
+    type: str
+    required: true
+  slot:
+    description: The slot.
+    type: str
+    choices: [blue, green]
+    required: true
+  state:
+    description: Whether the slot is to run O(release), or nothing.
+    type: str
+    choices: [started, stopped]
+    default: started
+  live_slot:
+    description: The slot that takes the traffic, empty for none. It is not touched.
+    type: str
+    default: ""
+  release:
+    description: The release to run. Needed for O(state=started).
+    type: dict
+    suboptions:
+      id:
+        description: Its name below C(releases).
+        type: str
+        required: true
+      version:
+        description: Its version, for the record of the slot.
+        type: str
+        required: true
+  services:
+    description:
+      - The services in the order in which they start. Needed for O(state=started).
+      - A stop ends what the slot has been started with, whether it is named here or not. What is named is given the
+        O(services[].drain_seconds) of now.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the service.
+        type: str
+        required: true
+      port:
+        description: The port of the service in this slot; its command finds it in the variable E(PORT).
+        type: int
+        required: true
+      start_seconds:
+        description: Seconds within which the probes must pass.
+        type: float
+        default: 60
+      stop_seconds:
+        description: Seconds from SIGTERM to SIGKILL.
+        type: float
+        default: 10
+      drain_seconds:
+        description: Seconds that open connections get to finish before the service is stopped.
+        type: float
+        default: 10
+      probes:
+        description: What proves the service, asked on the target itself.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: What the probe is called in messages; its URL when left out.
+            type: str
+          url:
+            description: Address to ask; V({port}) in it becomes the port of the service in the slot.
+            type: str
+            required: true
+          method:
+            description:
+              - HTTP method.
+              - An application that rejects V(HEAD) with 405 or 501 is asked again with V(GET).
+            type: str
+            choices: [GET, HEAD, OPTIONS]
+            default: GET
+          status:
+            description: HTTP statuses that pass.
+            type: list
+            elements: int
+            default: [200]
+          expect:
+            description:
+              - Dotted JSON paths of the body and the values that they must have, for example V(checks.db.status) or
+                V(items.0.id).
+              - The part V(*) stands for every member of a list or dictionary, of which there must be at least one.
+              - Types count, the text V("1"), the number V(1) and V(true) differ.
+            type: dict
+            default: {}
+          body:
+            description: Regular expression that must be found in the body.
+            type: str
+          headers:
+            description:
+              - Request headers, for example V(Host) for a virtual server.
+              - V(Authorization) and V(Cookie) are refused here, give them in O(services[].probes[].secret_headers).
+            type: dict
+            default: {}
+          secret_headers:
+            description: Request headers that are never shown, for example V(Authorization).
+            type: dict
+            default: {}
+          expect_headers:
+            description: Answer headers, in any case, and the regular expressions that must be found in them.
+            type: dict
+            default: {}
+          version:
+            description: Version that must answer.
+            type: str
+          versions:
+            description: Versions of which any may answer, for example while two slots share the traffic.
+            type: list
+            elements: str
+            default: []
+          version_path:
+            description:
+              - Dotted JSON path of the version in the body; empty when the whole body is the version.
+              - Given without a version, the version that answers is reported as C(observed).
+            type: str
+            default: ""
+          within_ms:
+            description: Milliseconds within which the answer must be complete, name resolution and connection included.
+            type: int
+          successes:
+            description: How many answers in a row must pass, each on a new connection. A failure starts the row again.
+            type: int
+            default: 1
+          timeout_seconds:
+            description: Seconds one request may take in all.
+            type: float
+            default: 5
+          validate_certs:
+            description: Whether the TLS certificate must be trusted and fit the name.
+            type: bool
+            default: true
+          ca_path:
+            description: File or directory of the certificate authorities to trust instead of the system's.
+            type: path
+  supervisor_socket:
+    description: Unix socket of supervisord.
+    type: path
+    required: true
+  supervisor_conf_dir:
+    description: Directory that supervisord includes C(*.conf) files from.
+    type: path
+    required: true
+  user:
+    description: User that runs the services, by default the one that runs supervisord. Only that of root can change it.
+    type: str
+    default: ""
+  interval_seconds:
+    description: Seconds between two tries of a probe.
+    type: float
+    default: 0.5
+  wait_seconds:
+    description: Seconds to wait for another change of the same O(home) to end.
+    type: float
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Run the new release in green, beside blue
+  signalbox.runbook.slot:
+    home: /srv/shop
+    fence: 12
+    application: shop
+    slot: green
+    live_slot: blue
+    release: {id: 1.5.0-0a1b2c3d, version: 1.5.0}
+    services:
+      - name: api
+        port: 8002
+        start_seconds: 30
+        probes:
+          - {name: api health, url: "http://127.0.0.1:{port}/health", expect: {status: ok}}
+    supervisor_socket: /run/supervisor.sock
+    supervisor_conf_dir: /etc/supervisor/conf.d
+
+- name: Stop what blue runs
+  signalbox.runbook.slot:
+    home: /srv/shop
+    fence: 12
+    application: shop
+    slot: blue
+    live_slot: green
+    state: stopped
+    supervisor_socket: /run/supervisor.sock
+    supervisor_conf_dir: /etc/supervisor/conf.d
+"""
+
+RETURN = r"""
+answers:
+  description: Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
+  type: list
+  elements: dict
+  returned: for O(state=started)
+seconds:
+  description: Seconds that the start took.
+  type: float
+  returned: for O(state=started), on success
+connections_cut:
+  description: Connections that were still open when their service was stopped.
+  type: int
+  returned: for O(state=stopped), on success
+  sample: 0
+log:
+  description:
+    - Last lines of output by service, of those that were stopped.
+    - After a failed start, what each service said since it was started.
+  type: dict
+  returned: for O(state=stopped), and when a service did not get healthy
+  sample: {api: [listening on 8002]}
+service:
+  description: The service that failed.
+  type: str
+  returned: when a service did not get healthy or did not end
+diagnosis:
+  description: What is wrong with that service, the likely cause first, with C(name), C(kind), C(problem) and C(fix).
+  type: list
+  elements: dict
+  returned: when a service did not get healthy
+states:
+  description: State in supervisord of each service started so far.
+  type: dict
+  returned: when a service did not get healthy
+  sample: {api: BACKOFF}
+ports:
+  description: The ports that others listen on, one sentence each.
+  type: list
+  elements: str
+  returned: when a port is taken
+fenced:
+  description: Whether the run was refused because its fencing number is older than one seen before.
+  type: bool
+  returned: when it was
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
+from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
+from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, Slot
+from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
+
+RELEASE_OPTIONS = {
+    "id": {"type": "str", "required": True},
+    "version": {"type": "str", "required": True},
+}
+SERVICE_OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "start_seconds": {"type": "float", "default": 60},
+    "stop_seconds": {"type": "float", "default": 10},
+    "drain_seconds": {"type": "float", "default": 10},
+    "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
+}
+
+
+def held(slot: Slot) -> dict[str, Any]:
+    info = slot.info()
+    services = {name: {"port": one["port"], "state": one["state"]} for name, one in info["services"].items()}
+    return {"slot": slot.name, "release": info["release"], "version": info["version"], "services": services}
+
+
+def predicted(params: dict[str, Any], before: dict[str, Any], changed: bool) -> dict[str, Any]:
+    if not changed:
+        return before
+    after = {"slot": params["slot"], "release": "", "version": "", "services": {}}
+    if params["state"] == "started":
+        services = {one["name"]: {"port": one["port"], "state": "RUNNING"} for one in params["services"]}
+        after.update(release=params["release"]["id"], version=params["release"]["version"], services=services)
+    return after
+
+
+def change(slot: Slot, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    before = held(slot)
+    services = params["services"] or []
+    if params["state"] == "started":
+        result = slot.start(params["release"], services, params["live_slot"], check_mode)
+    else:
+        result = slot.stop(services, params["live_slot"], check_mode)
+    after = predicted(params, before, result["changed"]) if check_mode else held(slot)
+    return {**result, "diff": {"before": before, "after": after}}
+
+
+def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    home = Path(params["home"])
+    slot = Slot(
+        home,
+        params["application"],
+        params["slot"],
+        Supervisor(params["supervisor_socket"]),
+        params["supervisor_conf_dir"],
+        user=params["user"],
+        interval_seconds=params["interval_seconds"],
+    )
+    if check_mode:
+        if params["fence"] < read_fence(home):
+            raise RunbookError(
+                f"fencing number {params['fence']} is older than {read_fence(home)}: it would be refused", fenced=True
+            )
+        return change(slot, params, check_mode)
+    with fenced(home, params["fence"], params["wait_seconds"]):
+        return change(slot, params, check_mode)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "home": {"type": "path", "required": True},
+            "fence": {"type": "int", "required": True},
+            "application": {"type": "str", "required": True},
+            "slot": {"type": "str", "required": True, "choices": list(SLOTS)},
+            "state": {"type": "str", "default": "started", "choices": ["started", "stopped"]},
+            "live_slot": {"type": "str", "default": ""},
+            "release": {"type": "dict", "options": RELEASE_OPTIONS},
+            "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
+            "supervisor_socket": {"type": "path", "required": True},
+            "supervisor_conf_dir": {"type": "path", "required": True},
+            "user": {"type": "str", "default": ""},
+            "interval_seconds": {"type": "float", "default": 0.5},
+            "wait_seconds": {"type": "float", "default": 60},
+        },
+        required_if=[("state", "started", ("release", "services"))],
+        supports_check_mode=True,
+    )
+    try:
+        result = arrange(module.params, module.check_mode)
+    except RunbookError as error:
+        module.fail_json(msg=str(error), **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"a file of the slot cannot be read or changed: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: target_info
+short_description: Tell everything about a target in one call
+version_added: 0.1.0
+author:
+  - The signalbox.runbook authors (@signalbox)
+description:
+  - Tells the releases, what runs in the slots and whether it is healthy, the fencing number and the disk space.
+  - Nothing is changed. What is wrong with the target is told in the result, it is not a failure.
+attributes:
+  check_mode:
+    support: full
+    description: The module only reads.
+  diff_mode:
+    support: none
+    description: The module only reads.
+options:
+  home:
+    description: Directory of the application on the target. It need not exist yet.
+    type: path
+    required: true
+  application:
+    description: Name of the application.
+    type: str
+    required: true
+  supervisor_socket:
+    description: Unix socket of supervisord.
+    type: path
+    required: true
+  supervisor_conf_dir:
+    description: Directory that supervisord includes C(*.conf) files from.
+    type: path
+    required: true
+  services:
+    description: The services whose probes are asked, in every slot in which their process is C(RUNNING).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the service.
+        type: str
+        required: true
+      ports:
+        description:
+          - Port of the service per slot. Others that listen on one are told as C(busy).
+          - A running process is asked on the port that it was started with.
+        type: dict
+        suboptions:
+          blue:
+            description: Port in V(blue).
+            type: int
+            required: true
+          green:
+            description: Port in V(green).
+            type: int
+            required: true
+      probes:
+        description: What proves the service, asked on the target itself.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: What the probe is called in messages; its URL when left out.
+            type: str
+          url:
+            description: Address to ask; V({port}) in it becomes the port of the service in the slot.
+            type: str
+            required: true
+          method:
+            description:
+              - HTTP method.
+              - An application that rejects V(HEAD) with 405 or 501 is asked again with V(GET).
+            type: str
+            choices: [GET, HEAD, OPTIONS]
+            default: GET
+          status:
+            description: HTTP statuses that pass.
+            type: list
+            elements: int
+            default: [200]
+          expect:
+            description:
+              - Dotted JSON paths of the body and the values that they must have, for example V(checks.db.status) or
+                V(items.0.id).
+              - The part V(*) stands for every member of a list or dictionary, of which there must be at least one.
+              - Types count, the text V("1"), the number V(1) and V(true) differ.
+            type: dict
+            default: {}
+          body:
+            description: Regular expression that must be found in the body.
+            type: str
+          headers:
+            description:
+              - Request headers, for example V(Host) for a virtual server.
+              - V(Authorization) and V(Cookie) are refused here, give them in O(services[].probes[].secret_headers).
+            type: dict
+            default: {}
+          secret_headers:
+            description: Request headers that are never shown, for example V(Authorization).
+            type: dict
+            default: {}
+          expect_headers:
+            description: Answer headers, in any case, and the regular expressions that must be found in them.
+            type: dict
+            default: {}
+          version:
+            description: Version that must answer.
+            type: str
+          versions:
+            description: Versions of which any may answer, for example while two slots share the traffic.
+            type: list
+            elements: str
+            default: []
+          version_path:
+            description:
+              - Dotted JSON path of the version in the body; empty when the whole body is the version.
+              - Given without a version, the version that answers is reported as C(observed).
+            type: str
+            default: ""
+          within_ms:
+            description: Milliseconds within which the answer must be complete, name resolution and connection included.
+            type: int
+          successes:
+            description: How many answers in a row must pass, each on a new connection. A failure starts the row again.
+            type: int
+            default: 1
+          timeout_seconds:
+            description: Seconds one request may take in all.
+            type: float
+            default: 5
+          validate_certs:
+            description: Whether the TLS certificate must be trusted and fit the name.
+            type: bool
+            default: true
+          ca_path:
+            description: File or directory of the certificate authorities to trust instead of the system's.
+            type: path
+  log_lines:
+    description: How many of the last lines of each service's output to return.
+    type: int
+    default: 0
+"""
+
+EXAMPLES = r"""
+- name: Look at the target
+  signalbox.runbook.target_info:
+    home: /srv/shop
+    application: shop
+    supervisor_socket: /run/supervisor.sock
+    supervisor_conf_dir: /etc/supervisor/conf.d
+    services:
+      - name: api
+        ports: {blue: 8001, green: 8002}
+        probes:
+          - {name: api health, url: "http://127.0.0.1:{port}/health"}
+  register: target
+"""
+
+RETURN = r"""
+fence:
+  description: Highest fencing number seen, 0 for none.
+  type: int
+  returned: success
+releases:
+  description: The whole releases, oldest first, each with C(id), C(version), C(digest) and C(made_at).
+  type: list
+  elements: dict
+  returned: success
+foreign:
+  description: Names below C(releases) that are no release of this collection.
+  type: list
+  elements: str
+  returned: success
+slots:
+  description: What each slot holds.
+  type: dict
+  returned: success
+  contains:
+    blue:
+      description: The slot V(blue).
+      type: dict
+      returned: success
+      contains: &slot
+        release:
+          description: Id of the release, empty for none.
+          type: str
+          returned: success
+        version:
+          description: Its version.
+          type: str
+          returned: success
+        running:
+          description: Whether all of its processes are C(RUNNING).
+          type: bool
+          returned: success
+        healthy:
+          description: Whether all are running and every probe passes.
+          type: bool
+          returned: success
+        services:
+          description:
+            - C(state), C(pid), C(since) and C(port) by service.
+            - The state is that of supervisord, or V(ABSENT) when it does not know the process, or V(UNKNOWN) when it
+              does not answer.
+          type: dict
+          returned: success
+        answers:
+          description: Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
+          type: list
+          elements: dict
+          returned: success
+        busy:
+          description: Ports of the slot that others listen on, one sentence each.
+          type: list
+          elements: str
+          returned: success
+        problem:
+          description: Why the slot cannot be told about, usually empty.
+          type: str
+          returned: success
+        log:
+          description: Last lines of output by service.
+          type: dict
+          returned: when O(log_lines) is above 0
+    green:
+      description: The slot V(green).
+      type: dict
+      returned: success
+      contains: *slot
+supervisor:
+  description: Whether supervisord can be used (C(ok)), its C(version), and the C(problem) if it cannot.
+  type: dict
+  returned: success
+  sample: {ok: true, version: 4.3.0, problem: ""}
+disk_free_bytes:
+  description: Free space for this user on the file system of O(home).
+  type: int
+  returned: success
+disk_total_bytes:
+  description: Size of that file system.
+  type: int
+  returned: success
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._fence import read_fence
+from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import manifests
+from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, Slot
+from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
+
+SERVICE_OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "ports": {"type": "dict", "options": {slot: {"type": "int", "required": True} for slot in SLOTS}},
+    "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
+}
+
+
+def supervisor_state(supervisor: Supervisor, conf_dir: str) -> dict[str, Any]:
+    version = ""
+    try:
+        version = supervisor.version()
+    except RunbookError as error:
+        return {"ok": False, "version": "", "problem": str(error)}
+    if not os.path.isdir(conf_dir) or not os.access(conf_dir, os.W_OK):
+        problem = f"supervisor_conf_dir {conf_dir} is no directory that this user may write to"
+        return {"ok": False, "version": version, "problem": problem}
+    return {"ok": True, "version": version, "problem": ""}
+
+
+def tell(params: dict[str, Any]) -> dict[str, Any]:
+    home = Path(params["home"])
+    supervisor = Supervisor(params["supervisor_socket"])
+    state = supervisor_state(supervisor, params["supervisor_conf_dir"])
+    answering = bool(state["version"])
+    slots = {
+        name: Slot(home, params["application"], name, supervisor, params["supervisor_conf_dir"]).survey(
+            params["services"], answering, params["log_lines"]
+        )
+        for name in SLOTS
+    }
+    releases, foreign = manifests(home)
+    disk = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists()))
+    return {
+        "fence": read_fence(home),
+        "releases": releases,
+        "foreign": foreign,
+        "slots": slots,
+        "supervisor": state,
+        "disk_free_bytes": disk.free,
+        "disk_total_bytes": disk.total,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "home": {"type": "path", "required": True},
+            "application": {"type": "str", "required": True},
+            "supervisor_socket": {"type": "path", "required": True},
+            "supervisor_conf_dir": {"type": "path", "required": True},
+            "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
+            "log_lines": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = tell(module.params)
+    except RunbookError as error:
+        module.fail_json(msg=str(error), **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"a file of the target cannot be read: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: watch
+short_description: Watch the application after traffic moved
+version_added: 0.1.0
+author:
+  - The signalbox.runbook authors (@signalbox)
+description:
+  - Measures for a bounded time the requests of the accounting, in a sliding window, and the given probes.
+  - Fails when more measurements in a row fail than the policy bears, or when there was no data but must be.
+  - Renews the lease while it lasts.
+  - This is an action plugin; it runs on the controller, delegated to the state host.
+options:
+  seconds:
+    description: Length of the watch, in seconds.
+    type: float
+    required: true
+  probes:
+    description: Probes as of M(signalbox.runbook.probe_info), asked at every measurement.
+    type: list
+    elements: dict
+    required: true
+  accounting:
+    description: What the action M(signalbox.runbook.accounting) returned when it was started.
+    type: dict
+    default: {}
+  policy:
+    description: The variables of the role C(watch).
+    type: dict
+    required: true
+  journal:
+    description: Directory, run, fence and ttl_seconds of the lease that is renewed.
+    type: dict
+    required: true
+  began:
+    description: When the run began, in seconds since 1970, for the lines that show progress.
+    type: float
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+  diff_mode:
+    support: none
+    description: It only reads.
+"""
+
+EXAMPLES = r"""
+- name: Watch
+  signalbox.runbook.watch:
+    seconds: 300
+    probes: [{url: "http://127.0.0.1:8080/version"}]
+    policy: "{{ watch_policy }}"
+    journal: "{{ watch_lease }}"
+  delegate_to: "{{ groups.state[0] }}"
+"""
+
+RETURN = r"""
+text:
+  description: What decided.
+  returned: always
+  type: str
+measurements:
+  description: Number of measurements.
+  returned: always
+  type: int
+"""

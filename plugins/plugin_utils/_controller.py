@@ -1,0 +1,166 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the controller-side plugins share: models out of host variables, the holder of a lease, plain values.
+
+Private: may change at any time.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.template import Templar
+from ansible_collections.signalbox.runbook.plugins.module_utils import _model
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+GROUPS = ("targets", "routers", "state")
+
+
+def plain(value: Any) -> Any:
+    """The value without tags, laziness and encryption: what json and the pure core take."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(value[key]) for key in value}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
+
+
+def specs() -> dict[str, dict[str, Any]]:
+    """Prefix of a role's variables to the options that its argument specification documents."""
+    found: dict[str, dict[str, Any]] = {}
+    for role in ("app", "watch", "accounting", "runtime_host", "router_nginx"):
+        text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
+        entries = yaml.safe_load(text)["argument_specs"]
+        found[f"{role}_"] = {key: option for entry in entries.values() for key, option in entry["options"].items()}
+    return found
+
+
+def host_values(hostvars: Any, loader: Any, host: str, verb: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The templated model variables of one host.
+
+    Only a deploy needs what makes a release; other verbs leave those keys untemplated, because the artifact of an
+    old version need not be on the controller any more.
+    """
+    raw = {**hostvars.raw_get(host), **overrides, "hostvars": hostvars, "inventory_hostname": host}
+    templar = Templar(loader=loader, variables=raw)
+    prefixes = tuple(specs())
+    values: dict[str, Any] = {}
+    for key in raw:
+        if not key.startswith(prefixes):
+            continue
+        try:
+            if key == "app_services" and verb != "deploy" and isinstance(raw[key], (list, tuple)):
+                values[key] = [_template_mapping(templar, item, _model.RELEASE_KEYS) for item in raw[key]]
+            else:
+                values[key] = plain(templar.template(raw[key]))
+        except AnsibleError as error:
+            raise RunbookError(f"{key} (on {host}): {error.message}") from error
+    return values
+
+
+def _template_mapping(templar: Templar, raw: Any, leave_out: Sequence[str]) -> Any:
+    if not isinstance(raw, Mapping):
+        return plain(templar.template(raw))
+    return {str(key): plain(templar.template(raw[key])) for key in raw if key not in leave_out}
+
+
+def groups(task_vars: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {name: [str(host) for host in task_vars["groups"].get(name, [])] for name in GROUPS}
+
+
+def load_models(task_vars: Mapping[str, Any], loader: Any, request: Mapping[str, Any]) -> dict[str, _model.Model]:
+    """The checked models of every target, router and state host, or one error that lists all problems."""
+    hosts = groups(task_vars)
+    problems = _model.check_groups(hosts)
+    if problems:
+        raise RunbookError("; ".join(problems), problems=problems)
+    known = specs()
+    overrides = {"app_version": request["version"]} if request.get("version") else {}
+    participants = list(dict.fromkeys(host for members in hosts.values() for host in members))
+    models: dict[str, _model.Model] = {}
+    found: dict[str, list[str]] = {}  # problem to the hosts that have it: said once
+    for host in participants:
+        values = host_values(task_vars["hostvars"], loader, host, request["verb"], overrides)
+        model, bad = _model.load(values, known, request["verb"])
+        models[host] = model
+        for problem in bad:
+            found.setdefault(problem, []).append(host)
+    merged = Problems(p if len(h) == len(participants) else f"{p} (on {', '.join(h)})" for p, h in found.items())
+    if not merged:
+        merged = _model.check_fleet(models, hosts["targets"], hosts["routers"], request["verb"])
+    if merged:
+        raise RunbookError(". ".join(merged) + ". Nothing has been touched.", problems=list(merged))
+    return models
+
+
+def looked_at(hostvars: Any, hosts: list[str], name: str) -> dict[str, Any]:
+    """What each host said when it was looked at; a host that said nothing has a problem."""
+    found = {}
+    for host in hosts:
+        outcome = plain(hostvars[host].get(name) or {})
+        answer = outcome.get("result") or {"failed": True, "msg": "gave no answer"}
+        if answer.get("unreachable"):
+            answer["problem"] = f"is unreachable ({answer.get('msg', '')})"
+        elif outcome.get("failed") or answer.get("failed"):
+            answer["problem"] = str(answer.get("msg"))
+        elif answer.get("supervisor") and not answer["supervisor"].get("ok"):
+            answer["problem"] = answer["supervisor"]["problem"]
+        found[str(host)] = answer
+    return found
+
+
+# -- the holder of a lease --------------------------------------------------------------------------------------
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot: pid and this never come twice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _machine() -> str:
+    """This boot of this machine in this pid namespace; empty where it can't be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def holder(task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """Who runs this. Task actions run in a worker; its parent is ansible-playbook itself."""
+    job = task_vars.get("awx_job_id") or task_vars.get("tower_job_id")
+    user = task_vars.get("awx_user_name") or task_vars.get("tower_user_name")
+    pid = os.getppid()
+    return {
+        "user": str(user or getpass.getuser()),
+        "host": socket.gethostname(),
+        "job": str(job or ""),
+        "pid": pid,
+        "started": _started(pid),
+        "machine": _machine(),
+    }
+
+
+def is_dead(lease: Mapping[str, Any]) -> bool:
+    """Whether the holder ran on this very machine and is no more. Elsewhere only the time to live tells."""
+    who = lease["holder"]
+    return bool(who.get("machine")) and who["machine"] == _machine() and _started(who["pid"]) != who["started"]
