@@ -19,7 +19,6 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 SECTION = re.compile(r"## \d+\. ([A-Z]+): (.+)")
 ROW = re.compile(r"\| ([A-Z]+-\d+) \|")
-ID = re.compile(r"\b[A-Z]{2,4}-\d{2,}\b")
 
 
 def ledger(text: str) -> dict[str, list[str]]:
@@ -49,9 +48,9 @@ def marks(path: Path) -> Iterator[tuple[str, str]]:
             yield (argument.value if literal else ast.unparse(argument)), place
 
 
-def comments(path: Path) -> Iterator[tuple[str, str]]:
+def comments(path: Path, prefixes: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        for found in ID.findall(line.partition("#")[2]):
+        for found in re.findall(rf"\b(?:{prefixes})-\d+\b", line.partition("#")[2]):
             yield found, f"{path.relative_to(CHECKOUT)}:{number}"
 
 
@@ -61,7 +60,7 @@ def main() -> int:
     carried = [mark for path in sorted((CHECKOUT / "tests").rglob("*.py")) for mark in marks(path)]
     for path in sorted((CHECKOUT / "molecule").rglob("*")):
         if path.is_file():
-            carried += comments(path)
+            carried += comments(path, "|".join(title.partition(":")[0] for title in sections))
     covered = {row for row, _ in carried}
     for title, section in sections.items():
         print(f"{len(covered.intersection(section)):4} of {len(section):3}  {title}")

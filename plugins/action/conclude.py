@@ -95,7 +95,7 @@ def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float
         ],
         "requests": requests,
         "targets": record["targets"],
-        "failure": "; ".join(f"{host} {problem}" for host, problem in failure.get("hosts", {}).items()),
+        "failure": _engine.said(failure.get("hosts", {})),
         "stopped": state["stopped"],
         "tidy_problem": state.get("tidy_problem", ""),
         "diagnosis": failure.get("diagnosis", []),
@@ -114,6 +114,9 @@ def _write(report: Mapping[str, Any], directory: str) -> str:
         path.write_text(text, encoding="utf-8")
     return f"{stem}.html"
 
+
+LOGS = 2  # logs shown in the closing block, the report has all
+LOG_LINES = 8
 
 WORDS = {
     "deployed": "DEPLOYED",
@@ -157,7 +160,10 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
     if report["tidy_problem"]:
         lines.append(f"left to do: tidying up failed: {report['tidy_problem']}")
     lines += [f"  {line}" for line in report["diagnosis"]]
-    for source, log in report["log"].items() if report["failure"] else ():
+    logs = list(report["log"].items()) if report["failure"] else []
+    for source, log in logs[:LOGS]:
         lines.append(f"last log lines of {source}:")
-        lines += [f"  | {line}" for line in log[-8:]]
+        lines += [f"  | {line}" for line in log[-LOG_LINES:]]
+    if len(logs) > LOGS:
+        lines.append(f"the logs of {', '.join(source for source, _log in logs[LOGS:])} are in the report")
     return lines

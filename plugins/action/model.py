@@ -88,11 +88,10 @@ def _accounting_args(model: _model.Model) -> dict[str, Any]:
     service = _model.routed(model)[0]
     probe = _model.version_probe(service, service["url"] or model["app_url"])
     path = model["accounting_path"]
-    same = not path or path == service["version"]["path"]
     return {
-        "url": probe["url"] if same else (service["url"] or model["app_url"]).rstrip("/") + path,
+        "url": (service["url"] or model["app_url"]).rstrip("/") + path if path else probe["url"],
         "headers": probe.get("headers", {}),
-        "version_path": service["version"]["key"] if same else "",
+        "version_path": service["version"]["key"],
         "requests_per_second": model["accounting_requests_per_second"],
         "connections": model["accounting_connections"],
         "keep_alive": model["accounting_keep_alive"],

@@ -41,6 +41,8 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.signalbox.runbook.plugins.module_utils._watch import clock
 
 WIDTH = 12
+# Actions whose failure ends the run. Any other failure is one host's vote on a step: the vote says what it means.
+FINAL = ("model", "plan", "vote", "conclude", "fail")
 
 
 class CallbackModule(CallbackBase):
@@ -53,6 +55,7 @@ class CallbackModule(CallbackBase):
         self._began = time.monotonic()
         self._phase = ""
         self._task = ""
+        self._diff = ""
         self._lock = threading.Lock()
         self._waiting: dict[str, float] = {}  # host to when its task began
         self._said = time.monotonic()
@@ -101,9 +104,7 @@ class CallbackModule(CallbackBase):
     def v2_on_file_diff(self, result: Any) -> None:
         found = _result(result)
         if found.get("diff") and found.get("changed"):
-            text = self._get_diff(found["diff"])
-            if text:
-                self._display.display(text.rstrip("\n"))
+            self._diff = self._get_diff(found["diff"])  # shown after what the result itself says
 
     def _result(self, result: Any, word: str) -> None:
         host, found = _host(result), _result(result)
@@ -115,8 +116,12 @@ class CallbackModule(CallbackBase):
             self._display.display(self._dump_results(found, indent=2))
         self._handle_warnings(found)
         self._show(found)
+        if self._diff:
+            self._display.display(self._diff.rstrip("\n"))
+            self._diff = ""
         if word in ("failed", "unreachable"):
-            self._failed(host, found, word)
+            final = _action(result).rpartition(".")[2] in FINAL
+            self._failed(host, found, word, final)
         elif _action(result).rpartition(".")[2] == "debug" and "msg" in found:
             self._say(str(found["msg"]))
 
@@ -142,11 +147,11 @@ class CallbackModule(CallbackBase):
             for number, line in enumerate(found["closing"]):
                 self._say(line, (constants.COLOR_OK if good else constants.COLOR_ERROR) if number == 0 else None)
 
-    def _failed(self, host: str, found: Mapping[str, Any], word: str) -> None:
+    def _failed(self, host: str, found: Mapping[str, Any], word: str, final: bool) -> None:
         if found.get("closing"):
             return
         message = str(found.get("msg") or "no message")
-        if host == "localhost":  # the controller's own verdict: final
+        if final:
             problems = found.get("problems") or [message]
             self._say("")
             self._say("UNREACHABLE" if word == "unreachable" else "STOPPED", constants.COLOR_ERROR)

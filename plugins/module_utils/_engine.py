@@ -41,7 +41,8 @@ def intent(state: State, at: float) -> tuple[State, list[Event]]:
     """Take the next step off the list and say so before it is done."""
     state = {**state, "todo": list(state["todo"])}
     events: list[Event] = []
-    if state["direction"] == "forward" and not _changes_left(state) and not state.get("committed"):
+    on_course = state["direction"] == "forward" and not state["stopped"]
+    if on_course and not _changes_left(state) and not state.get("committed"):
         # The point of no return: what follows only tidies up, so a crash from here on is finished, not reverted.
         if any(step["phase"] == "shift" for step in state["plan"]["steps"]):
             events.append({"event": "committed"})
@@ -89,7 +90,7 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
     bad = {host: problem for host, problem in against.items() if problem}
     begun = state["intended"][-1]["at"]
     results = {h: (outcomes.get(h) or {}).get("result") or {} for h in step["hosts"]}
-    text = step["text"] if not bad else "; ".join(f"{host} {problem}" for host, problem in bad.items())
+    text = said(bad)
     done = {
         "step": step["id"],
         "phase": step["phase"],
@@ -102,10 +103,11 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
     events: list[Event] = [
         {"event": "result", "step": step["id"], "ok": not bad, "against": bad, "seconds": round(at - begun, 3)}
     ]
-    state = {**state, "done": [*state["done"], done], "log": {**state["log"], **_logs(results)}}
+    state = {**state, "done": [*state["done"], done], "log": {**_logs(results), **state["log"]}}
     state["connections_cut"] += sum(int(result.get("connections_cut") or 0) for result in results.values())
     if any(result.get("fenced") for result in results.values()):
-        state.update(todo=[], stopped="another run has taken the lease over", failure=_failure(step, bad, results))
+        state.update(todo=[], stopped="another run has taken the lease over")
+        state["failure"] = state["failure"] or _failure(step, bad, results)
     elif bad and step["phase"] == "commit":
         state["tidy_problem"] = text  # the release is live and proven: failing to tidy up does not undo it
     elif bad:
@@ -116,7 +118,8 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
             state["direction"] = "revert"
             state["todo"] = [s for s in state["plan"]["revert"] if s["after"] in phases]
         else:
-            state["stopped"] = f"the way back failed at {step['id']}: {text}"
+            # What may still have traffic is not stopped: a router that did not go back would answer nothing at all.
+            state.update(todo=[], stopped=f"the way back failed at {step['id']}: {text}")
     return _then(state, events, at)
 
 
@@ -125,12 +128,25 @@ def _then(state: State, events: list[Event], at: float) -> tuple[State, list[Eve
     return state, [*events, *more]
 
 
+def said(bad: Mapping[str, str]) -> str:
+    """What hosts said against a step; hosts that said the same share one sentence."""
+    hosts: dict[str, list[str]] = {}
+    for host, problem in bad.items():
+        hosts.setdefault(problem, []).append(host)
+    return "; ".join(f"{', '.join(names)}: {problem}" for problem, names in hosts.items())
+
+
 def _failure(step: Mapping[str, Any], bad: Mapping[str, str], results: Mapping[str, Mapping[str, Any]]) -> State:
+    """What went wrong, with the diagnosis by which it may be mended, each line once."""
     lines = []
     for host in bad:
-        for line in results.get(host, {}).get("diagnosis") or []:
-            lines.append(f"{host}: {line}")
-    return {"step": step["id"], "phase": step["phase"], "hosts": dict(bad), "diagnosis": lines}
+        for cause in results.get(host, {}).get("diagnosis") or []:
+            if isinstance(cause, Mapping):
+                fix = f" {cause['fix']}" if cause.get("fix") else ""
+                lines.append(f"{cause['name']}: {cause['problem']}.{fix}")
+            else:
+                lines.append(str(cause))
+    return {"step": step["id"], "phase": step["phase"], "hosts": dict(bad), "diagnosis": list(dict.fromkeys(lines))}
 
 
 def _logs(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

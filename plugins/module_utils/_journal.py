@@ -94,13 +94,15 @@ class Journal:
         while lease and not lease["expired"] and self.clock() < deadline:
             self.sleep(0.5)
             lease = self.lease()
+        # Before all else: a run that begins while the rest is read then makes this reading stale, not wrong.
+        fence = (read_json(self.directory / "lease.json") or {}).get("fence", 0)
         history = self.history()
         finished = {record["run"] for record in history}
         unfinished = [run for run in self.runs() if run not in finished]
         return {
             "now": self.clock(),
             "lease": lease,
-            "fence": (read_json(self.directory / "lease.json") or {}).get("fence", 0),
+            "fence": fence,
             "history": history,
             "unfinished": [{"run": run, "events": self.events(run)} for run in unfinished],
         }
@@ -130,7 +132,9 @@ class Journal:
             if lease and not lease["expired"] and lease["fence"] != dead_fence:
                 raise RunbookError(lease_problem(lease, now), lease=lease)
             last = read_json(self.directory / "lease.json") or {"fence": 0}
-            if last["fence"] != basis:
+            history = self.history()
+            ended = {record["run"] for record in history} & {record["run"] for record in settled}
+            if last["fence"] != basis or ended:  # ended: the run to settle was alive after all and ended by itself
                 raise RunbookError(
                     f"another run ({last.get('run')}) came between the plan and its start; nothing has been touched, "
                     "run the same command again",
@@ -138,7 +142,7 @@ class Journal:
                 )
             (self.directory / "runs").mkdir(parents=True, exist_ok=True)
             runs = self.runs()
-            run = max([runs[-1] if runs else 0, *(record["run"] for record in self.history()[-1:])]) + 1
+            run = max([runs[-1] if runs else 0, *(record["run"] for record in history[-1:])]) + 1
             fence = last["fence"] + 1
             # First the lease, then the run, then the records of those it settles: after a crash between them the
             # next run finds one more unfinished run, never one that nobody settles.
@@ -187,7 +191,8 @@ class Journal:
     def _own(self, run: int, fence: int) -> Record:
         lease: Optional[Record] = read_json(self.directory / "lease.json")
         if not lease or lease["fence"] != fence or lease["run"] != run or lease["released"]:
-            now_held = f"run {lease['run']} with fencing number {lease['fence']}" if lease else "nobody"
+            held = lease and not lease["released"]
+            now_held = f"run {lease['run']} with fencing number {lease['fence']}" if lease and held else "nobody"
             raise RunbookError(
                 f"run {run} (fencing number {fence}) no longer holds the lease: {now_held} does. "
                 "It must not change anything any more; ansible-playbook status.yml shows what is live",

@@ -25,6 +25,8 @@ SLOTS = ("blue", "green")
 RELEASE_KEYS = ("artifact", "command", "environment", "secrets", "files")
 RESERVED = ("PORT", "SLOT", "RELEASE", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT")
 
+SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
+
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -178,6 +180,11 @@ def _service(service: Model, path: str, names: Sequence[str], problems: Problems
             problems.say(f"{path}.{key}.path", f"{probe['path']!r} must begin with /")
         if key == "version":
             continue
+        for name in probe["headers"]:
+            if name.lower() in SECRET_HEADERS:
+                problems.say(
+                    f"{path}.{key}.headers.{name}", "holds a secret and plans are shown; use a path that needs none"
+                )
         for code in probe["status"]:
             if not 100 <= code <= 599:
                 problems.say(f"{path}.{key}.status", f"{code} is not an HTTP status code")
@@ -235,7 +242,7 @@ def _release_keys(service: Model, path: str, problems: Problems) -> None:
             problems.say(f"{path}.secrets.{min(both)}", "is also in environment; keep one")
     for name, content in service["files"].items():
         parts = name.split("/")
-        if name.startswith("/") or ".." in parts or not name.strip("/"):
+        if name.startswith("/") or ".." in parts or parts[-1] in ("", "."):
             problems.say(f"{path}.files", f"{name!r} must be a relative path that stays inside the service's directory")
         elif not isinstance(content, str):
             problems.say(f"{path}.files.{name}", "must be text")
@@ -438,7 +445,12 @@ def release_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
     return [
         {
             "name": service["name"],
-            "artifact": {key: value for key, value in service["artifact"].items() if value is not None},
+            "artifact": {k: v for k, v in service["artifact"].items() if v is not None and k != "python_executable"},
+            **(
+                {"python_executable": interpreter}
+                if (interpreter := service["artifact"].get("python_executable"))
+                else {}
+            ),
             "command": service["command"],
             "files": dict(service.get("files") or {}),
             **{

@@ -85,7 +85,8 @@ def settle(
     """What becomes of the runs that never ended: (the place that is to have the traffic, their records).
 
     A run whose watch had passed is finished, when its slot stands; every other one is reverted: traffic goes
-    back to the place before it. Where only one of the two places still stands, that one is taken.
+    back to the place before it. Where traffic had moved and only one of the two places still stands, that one is
+    taken. Before traffic moved the new place is unproven and never taken.
     """
     live, records = before, []
     for run in unfinished:
@@ -112,6 +113,8 @@ def settle(
         else:
             live = plan["from"]
             why = "it had not passed its watch" if shifted else "it had moved no traffic"
+            if new_gone and shifted:
+                why = f"{_name(plan['to'])} no longer stands"
             records.append(_interrupted(run["run"], plan, why))
     return live, records
 

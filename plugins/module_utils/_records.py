@@ -40,8 +40,9 @@ def statuses(records: Sequence[Record]) -> dict[str, str]:
         if record["outcome"] in LIVE_OUTCOMES:
             forward = words.get(release) == "left"  # a rollback undone: what it leaves is as good as it was
             words[release] = "verified"
-            if record["verb"] == "rollback" and not forward and record.get("from"):
-                words[record["from"]["release"]] = "left"
+            left = (record.get("from") or {}).get("release", release)
+            if record["verb"] == "rollback" and not forward and left != release:
+                words[left] = "left"
         elif words.get(release) != "verified":
             words[release] = "interrupted" if record["outcome"] == "interrupted" else "failed"
     return words

@@ -159,7 +159,11 @@ def _run(report: Report) -> str:
         if part
     )
     times = " to ".join(_text(report[key]) for key in ("started_at", "ended_at") if report.get(key))
-    reason = f'<p class="reason">{_text(report["reason"])}</p>' if report.get("reason") else ""
+    reason = "".join(
+        f'<p class="reason{style}">{_text(report[key])}</p>'
+        for key, style in (("reason", ""), ("failure", " problem"), ("stopped", " problem"), ("tidy_problem", ""))
+        if report.get(key)
+    )
     return "\n".join(
         part
         for part in (
@@ -457,6 +461,7 @@ h2 { font-size: 16px; margin: 28px 0 10px; }
 .context, .times { color: var(--quiet); margin: 0; }
 .head { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin: 2px 0 4px; }
 .reason { margin: 6px 0; max-width: 75ch; overflow-wrap: anywhere; }
+.reason.problem { color: var(--bad); font-weight: 500; }
 .badge { display: inline-block; border-radius: 999px; padding: 2px 12px; font-weight: 600; white-space: nowrap; }
 .badge.good { color: var(--good); background: var(--good-soft); }
 .badge.back { color: var(--back); background: var(--back-soft); }

@@ -10,6 +10,7 @@ and ``-e`` give strings. Private: may change at any time.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
@@ -33,6 +34,8 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, (Mapping, list, tuple)):  # a secret may be deep in it
+        return "a mapping" if isinstance(value, Mapping) else "a list"
     text = repr(value) if not isinstance(value, str) else repr(str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -76,11 +79,13 @@ def _scalar(value: Any, kind: str) -> Any:
             return None
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if kind == "float":
             return number if number == number and abs(number) != float("inf") else None
-        return int(value) if number.is_integer() else None
+        if not number.is_integer():
+            return None
+        return int(value) if isinstance(value, int) else int(number)
     if kind == "raw":
         return value
     # YAML reads 1.10 as a number and loses the zero: only a string is a string here, except whole numbers.
@@ -101,7 +106,7 @@ def check(values: Mapping[str, Any], options: Mapping[str, Spec], path: str, pro
         if value is None:
             if spec.get("required"):
                 problems.say(f"{prefix}{key}", f"is missing; give {_wanted(spec)}")
-            done[key] = spec.get("default")
+            done[key] = copy.deepcopy(spec.get("default"))
             if done[key] is None and "options" in spec and spec.get("type") == "dict" and spec.get("apply_defaults"):
                 done[key] = check({}, spec["options"], f"{prefix}{key}", problems)
         else:

@@ -117,7 +117,7 @@ def lines(name: str, environment: str, seen: Mapping[str, Any]) -> list[str]:
         before = run["from"]["version"] if run.get("from") else "(none)"
         ended = utc(run["ended"]) if run.get("ended") else ""
         out.append(
-            f"  run {run['run']:<5}{run['verb']:<10}{before} -> {run['to']['version'] or '(unknown)':<12}"
+            f"  run {run['run']:<5}{run['verb']:<10}{before + ' -> ' + (run['to']['version'] or '(unknown)'):<22}"
             f"{run['outcome']:<14}{ended}  {run.get('reason') or ''}".rstrip()
         )
     return out

@@ -245,7 +245,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "endpoints": {"type": "list", "elements": "dict", "required": True, "options": PROBE_OPTIONS},
     "deadline_seconds": {"type": "float", "default": 0},
     "interval_seconds": {"type": "float", "default": 0.5},
-    "must_pass": {"type": "bool", "default": True},
+    # Ansible takes the name for that of a password unless told otherwise.
+    "must_pass": {"type": "bool", "default": True, "no_log": False},
 }
 LINES_IN_MESSAGE = 5
 

@@ -296,6 +296,7 @@ def tell(params: dict[str, Any]) -> dict[str, Any]:
     releases, foreign = manifests(home)
     disk = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists()))
     return {
+        "changed": False,
         "fence": read_fence(home),
         "releases": releases,
         "foreign": foreign,

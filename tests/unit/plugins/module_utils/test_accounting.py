@@ -235,8 +235,10 @@ PLAYBOOK = """
         content: "{{ asking | to_json }}"
         dest: "{{ out }}/started.json"
         mode: "0600"
-    - ansible.builtin.pause:
-        seconds: "{{ seconds }}"
+    - ansible.builtin.wait_for:
+        path: "{{ out }}/go"
+        sleep: 1
+        timeout: 50
     - signalbox.runbook.accounting:
         state: read
         accounting: "{{ asking.accounting }}"
@@ -276,31 +278,45 @@ def url():
 def playbook(tmp_path, text, *arguments, **variables):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "play.yml").write_text(text)
+    (tmp_path / "ansible.cfg").touch()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "TMPDIR": str(tmp_path / "tmp"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-        "ANSIBLE_CONFIG": os.devnull,
+        "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+        "ANSIBLE_REMOTE_TEMP": str(tmp_path / "remote"),
         "LC_ALL": "C.UTF-8",
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "ansible", "playbook", "-vvv", "-i", "localhost,", "-c", "local"]
-        + [str(tmp_path / "play.yml"), "-e", json.dumps({"out": str(tmp_path), **variables}), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
+    extra = {"out": str(tmp_path), "ansible_python_interpreter": sys.executable, **variables}
+    with (tmp_path / "output").open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ansible", "playbook", "-vvv", "-i", "localhost,", "-c", "local"]
+            + [str(tmp_path / "play.yml"), "-e", json.dumps(extra), *arguments],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
 
 
-def finish(process):
+def finish(process, tmp_path):
     try:
-        output = process.communicate(timeout=PATIENCE)[0]
+        process.wait(PATIENCE)
     finally:
         process.kill()
-    return output
+        process.wait()
+    return (tmp_path / "output").read_text()
+
+
+def await_start(process, tmp_path):
+    deadline = time.monotonic() + PATIENCE
+    path = tmp_path / "started.json"
+    while not path.exists() or not path.read_text():
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return json.loads(path.read_text())
 
 
 def leftovers(tmp_path):
@@ -309,11 +325,13 @@ def leftovers(tmp_path):
 
 @pytest.mark.slow
 def test_action_starts_reads_and_stops(tmp_path, url):
-    process = playbook(tmp_path, PLAYBOOK, url=url, seconds=1)
-    output = finish(process)
+    process = playbook(tmp_path, PLAYBOOK, url=url)
+    started = await_start(process, tmp_path)
+    time.sleep(1)
+    (tmp_path / "go").touch()
+    output = finish(process, tmp_path)
     assert process.returncode == 0, output
     assert "s3cr3t" not in output
-    started = json.loads((tmp_path / "started.json").read_text())
     so_far, counted = json.loads((tmp_path / "counted.json").read_text())
     assert not started["changed"]
     assert set(started["accounting"]) == {"directory", "pid", "start_time", "started_at", "timeout_seconds"}
@@ -329,23 +347,20 @@ def test_action_starts_reads_and_stops(tmp_path, url):
 
 @pytest.mark.slow
 def test_a_killed_playbook_takes_its_prober_with_it(tmp_path, url):
-    process = playbook(tmp_path, PLAYBOOK, url=url, seconds=300)
+    process = playbook(tmp_path, PLAYBOOK, url=url)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not (tmp_path / "started.json").exists():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        accounting = json.loads((tmp_path / "started.json").read_text())["accounting"]
+        accounting = await_start(process, tmp_path)["accounting"]
         assert _prober.process_start(accounting["pid"]) == accounting["start_time"]
         assert os.stat(accounting["directory"]).st_mode & 0o777 == 0o700
         process.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
         while _prober.process_start(accounting["pid"]) == accounting["start_time"]:
             assert time.monotonic() < deadline, "the prober outlives its playbook"
             time.sleep(0.05)
     finally:
+        (tmp_path / "go").touch()  # lets the worker that was left behind end
         process.kill()
-        process.communicate()
+        process.wait()
     assert leftovers(tmp_path) == []
 
 
@@ -370,7 +385,7 @@ OFF = """
 @pytest.mark.parametrize(("address", "arguments"), [("", []), ("http://127.0.0.1:9/", ["--check"])])
 def test_action_without_url_and_in_check_mode_asks_nothing(tmp_path, address, arguments):
     process = playbook(tmp_path, OFF, *arguments, url=address)
-    output = finish(process)
+    output = finish(process, tmp_path)
     assert process.returncode == 0, output
     assert leftovers(tmp_path) == []
 
@@ -397,7 +412,7 @@ def test_action_stops_no_other_process_and_removes_no_other_directory(tmp_path, 
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         process = playbook(tmp_path, FOREIGN, directory=str(directory), pid=bystander.pid)
-        output = finish(process)
+        output = finish(process, tmp_path)
         assert bystander.poll() is None
     finally:
         bystander.kill()

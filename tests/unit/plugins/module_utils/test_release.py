@@ -13,8 +13,8 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -693,13 +693,21 @@ def test_all_commands_share_one_time_budget(wheel: Path, home: Path) -> None:
 
 
 def test_a_command_that_does_not_end_is_stopped_with_its_children(tmp_path: Path) -> None:
-    child = "import os, subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); "
-    child += "open('pids', 'w').write(f'{os.getpid()} {p.pid}'); os.rename('pids', 'ready'); time.sleep(60)"
+    script = "sleep 60 & echo $$ $! > pids; wait"
     with pytest.raises(RunbookError, match="build_timeout_seconds"):
-        run_bounded([sys.executable, "-c", child], tmp_path, os.environ, 3.0)
-    for pid in (tmp_path / "ready").read_text().split():
-        status = Path(f"/proc/{pid}/status")
-        assert not status.exists() or "State:\tZ" in status.read_text()
+        run_bounded(["/bin/sh", "-c", script], tmp_path, os.environ, 3.0)
+    pids = (tmp_path / "pids").read_text().split()
+    deadline = time.monotonic() + 30  # they are killed, but may take a moment to be gone
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(pids) == 2 and not any(map(is_running, pids))
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 # --- listing and removing ---------------------------------------------------------------------------------------

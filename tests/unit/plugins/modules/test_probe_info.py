@@ -57,6 +57,7 @@ def test_healthy_service_of_this_host(run, base, check_mode):
     endpoints = [{"name": "app", "url": f"{base}/health", "expect": {"status": "healthy"}}]
     result, _text = run(endpoints=endpoints, _ansible_check_mode=check_mode)
     assert (result["changed"], result["healthy"], result["summary"]) == (False, True, [])
+    assert "warnings" not in result
     assert result["results"][0]["observed"] == {"status": "healthy"}
     documented = yaml.safe_load(probe_info.RETURN)["results"]["contains"]
     assert set(result["results"][0]) == set(documented)

@@ -1,0 +1,31 @@
+"""Sites for the tests of this directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
+
+import local
+from runbook_site import Site
+
+
+def make_site(directory: Path, targets: int) -> Iterator[Site]:
+    with local.Lab(directory / "lab", targets=targets) as lab:
+        yield Site(lab, directory)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Three targets behind one router; fresh for each test module."""
+    yield from make_site(tmp_path_factory.mktemp("site"), 3)
+
+
+@pytest.fixture(scope="module")
+def small_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One target behind one router."""
+    yield from make_site(tmp_path_factory.mktemp("small"), 1)
