@@ -135,7 +135,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
         "deployed": f"{name} {to} is live",
         "restored": f"{name} is back on {to}",
         "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
-        "failed": f"{name} {to} never took traffic; {live} answers everywhere",
+        "failed": f"{name} {to} never took traffic; {live} was not touched",
         "revert_failed": f"{report['stopped']}; look at status.yml, then run the same command again",
         "stopped": f"{report['stopped']}; nothing more was changed",
     }[report["outcome"]]

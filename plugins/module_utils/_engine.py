@@ -133,7 +133,9 @@ def said(bad: Mapping[str, str]) -> str:
     hosts: dict[str, list[str]] = {}
     for host, problem in bad.items():
         hosts.setdefault(problem, []).append(host)
-    return "; ".join(f"{', '.join(names)}: {problem}" for problem, names in hosts.items())
+    return "; ".join(
+        problem if names == ["localhost"] else f"{', '.join(names)}: {problem}" for problem, names in hosts.items()
+    )
 
 
 def _failure(step: Mapping[str, Any], bad: Mapping[str, str], results: Mapping[str, Mapping[str, Any]]) -> State:

@@ -705,7 +705,7 @@ def ask(
                 if end is None:
                     return failed
             late = end is not None and clock() + interval_seconds >= end
-            why = f"the deadline of {deadline_seconds:g} s is over" if late else wait(interval_seconds)
+            why = f"the deadline of {round(deadline_seconds)} s is over" if late else wait(interval_seconds)
             if why:
                 return _given_up(asked, result, failed, row, why)
 

@@ -1,0 +1,87 @@
+# `make` prints the targets. `make demo` needs Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS := build/results
+
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONPATH := $(CURDIR)/build/collections
+export PYTHONDONTWRITEBYTECODE := 1
+
+COLLECTION := build/collections/ansible_collections/signalbox/runbook
+PACKAGE := ansible_collections.signalbox.runbook
+PYTEST = $(BIN)/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml
+MYPY := MYPYPATH=build/collections $(BIN)/mypy
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-chaos bench \
+        requirements clean
+
+help:  ## print the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo $(COLLECTION)  ## deploy, break and roll back an application on this machine
+	$(BIN)/python tests/e2e/demo.py
+
+setup: $(VENV)/.dev $(COLLECTION)  ## make .venv with all that the tests need
+
+test: lint test-unit test-compat test-sanity test-e2e test-core218 test-chaos  ## all of the following
+
+lint: setup  ## style, types, playbooks, changelog
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+	$(MYPY) -p $(PACKAGE).plugins
+	$(BIN)/antsibull-changelog lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_INVENTORY=inventories/local $(BIN)/ansible-lint
+
+test-unit: setup  ## unit tests
+	$(PYTEST) -n 2 tests/unit
+
+test-compat: setup  ## what runs on targets, with every Python of 3.9 to 3.13 that is found
+	$(BIN)/python tests/compat.py
+
+test-sanity: setup  ## ansible-test sanity, nothing ignored
+	$(BIN)/python tests/sanity.py
+
+test-e2e: setup  ## whole deployments on the local lab
+	$(PYTEST) tests/e2e
+
+test-core218: setup .venv-2.18/.core  ## the smoke tests of the former with ansible-core 2.18
+	.venv-2.18/bin/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml -m smoke tests/e2e
+
+test-chaos: setup  ## killed, cut off and broken at every step
+	$(PYTEST) tests/chaos
+
+bench: setup  ## how long a deployment takes
+	$(BIN)/python tests/bench/bench.py
+
+requirements:  ## which rows of docs/requirements.md tests carry
+	@$(PYTHON) tests/requirements_report.py
+
+clean:  ## remove what make made, except the virtual environments
+	if test -d build/local; then $(BIN)/python tests/lab/local.py down --remove; fi
+	rm -rf build .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(COLLECTION):
+	mkdir -p $(@D)
+	ln -sfn ../../../.. $@
+
+# Stamps: an environment is made once, and again when its requirements change.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: requirements-%.txt requirements-demo.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# The same versions of everything, beside the older Ansible.
+.venv-2.18/.core: requirements-dev.txt requirements-demo.txt | $(BIN)/python
+	test -x .venv-2.18/bin/python || $(BIN)/python -m venv .venv-2.18
+	grep -hE '^[a-z]' requirements-demo.txt requirements-dev.txt | grep -v '^ansible-' > build/requirements-2.18.txt
+	.venv-2.18/bin/python -m pip install --quiet --disable-pip-version-check 'ansible-core==2.18.*' pytest \
+	  $$(grep -E '^[a-z]' requirements-demo.txt | grep -v '^ansible-core') -c build/requirements-2.18.txt
+	@touch $@
