@@ -29,6 +29,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     write_json,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Endpoint, Result, ask, endpoint
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import verify
 from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor, render_program
 
 SLOTS = ("blue", "green")
@@ -279,7 +280,7 @@ class Slot:
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         self._refuse_unstaged(release, wanted)
-        self.stop(services)
+        cut = self.stop(services)["connections_cut"]
         taken = [self._taken(one.name, held) for one in wanted for held in self.holders([one.port])]
         if taken:
             raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
@@ -291,7 +292,8 @@ class Slot:
             answers += self._launch(one, release, pids, answers)
         for one in wanted:  # the start of a later one may have brought an earlier one down
             self._settle(one, release, pids, answers)
-        return {"changed": True, "answers": answers, "seconds": round(self.clock() - began, 3)}
+        seconds = round(self.clock() - began, 3)
+        return {"changed": True, "answers": answers, "seconds": seconds, "connections_cut": cut}
 
     def wanted(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
         services = [service(raw) for raw in raws]
@@ -321,6 +323,13 @@ class Slot:
         if missing or not (tree / "manifest.json").is_file():
             what = f"has no service {', '.join(missing)}" if missing else "is not whole"
             raise RunbookError(f"release {release['id']} {what} in {tree}: stage it first")
+        damage = verify(tree)
+        if damage:
+            more = f" and {len(damage) - 3} more" if len(damage) > 3 else ""
+            raise RunbookError(
+                f"release {release['id']} was changed after it was made, so it is not started: "
+                f"{'; '.join(damage[:3])}{more}. Deploy that version again to make it anew"
+            )
 
     def _taken(self, service: str, held: Holder) -> str:
         return f"port {held.port} of {service} is already in use by {held}"
@@ -425,8 +434,7 @@ class Slot:
             diagnosis.insert(0, {"name": one.name, "kind": "process", "problem": reason, "fix": fix})
         last = f" Its last line: {log[one.name][-1].strip()}" if reason and log[one.name] else ""
         raise RunbookError(
-            f"{one.name} of {release['id']} did not get healthy in {self.name}: {diagnosis[0]['problem']}. "
-            f"{diagnosis[0]['fix']}{last}",
+            f"{one.name} of {release['id']} did not get healthy in {self.name}: {diagnosis[0]['problem']}.{last}",
             service=one.name,
             diagnosis=diagnosis,
             log=log,

@@ -184,7 +184,7 @@ options:
     type: path
     required: true
   user:
-    description: User that runs the services, by default the one that runs supervisord. Only that of root can change it.
+    description: User that runs the services, by default the one that runs supervisord. It must be able to read the release.
     type: str
     default: ""
   interval_seconds:
@@ -238,9 +238,9 @@ seconds:
   type: float
   returned: for O(state=started), on success
 connections_cut:
-  description: Connections that were still open when their service was stopped.
+  description: Connections that were still open when their service, or what the slot held before, was stopped.
   type: int
-  returned: for O(state=stopped), on success
+  returned: on success
   sample: 0
 log:
   description:

@@ -17,7 +17,7 @@ import urllib.request
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.signalbox.runbook.plugins.module_utils import _slot
+from ansible_collections.signalbox.runbook.plugins.module_utils import _release, _slot
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import Slot, service, tail
 from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
@@ -68,6 +68,12 @@ def free_ports(count):
         return [server.getsockname()[1] for server in servers]
 
 
+def seal(tree):
+    """The manifest of a release made by hand."""
+    head = {"format": 1, "id": tree.name, "version": "1.0", "digest": "", "made_at": "", "services": {}}
+    (tree / "manifest.json").write_text(json.dumps({**head, "files": _release._inventory(tree)}))
+
+
 class Place:
     """A target's home with staged releases, and slots of one application on it."""
 
@@ -88,7 +94,7 @@ class Place:
             heading = f"NAME, VERSION, EVENTS = {name!r}, {release.split('-')[0]!r}, {str(self.events)!r}\n"
             (directory / "app" / "app.py").write_text(heading + APP)
             (directory / "run").write_text(f"exec {sys.executable} -S app.py\n")
-        (self.home / "releases" / release / "manifest.json").write_text("{}")
+        seal(self.home / "releases" / release)
         return {"id": release, "version": release.split("-")[0]}
 
     def slot(self, name="blue", **more):
@@ -658,3 +664,12 @@ def test_two_changes_of_one_home_wait_for_each_other(place, run):
         thread.join()
     assert results == [True, False]
     place.slot().stop()
+
+
+def test_a_release_that_was_changed_is_not_started(place):
+    release = place.stage(api="good")
+    run = place.home / "releases" / "1.0-aaaa" / "api" / "run"
+    run.write_text(run.read_text() + "# somebody was here\n")
+    with pytest.raises(RunbookError, match=r"1\.0-aaaa was changed after it was made.*api/run was altered"):
+        place.slot().start(release, place.services("api"))
+    assert not (place.home / "slots" / "blue.json").exists()

@@ -1,0 +1,298 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How long deploy, the same deploy again and rollback take, beside pyinfra and a shell script doing the same work.
+
+Usage: bench.py [--targets 1 3 10] [--rounds 3] [--directory build/bench]
+
+Each lane has a lab of its own with the same application, and they take turns. Medians of all rounds; CPU is user and
+system time of the command and all it waited for; memory is the peak of the controlling process itself. The rows go
+into report.json, in place of earlier rows of this lane; rows of other lanes stay. A promise that does not hold is
+printed as OVER. The exit status says only whether everything worked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+sys.path.insert(0, str(CHECKOUT / "tests" / "lab"))
+
+import local
+from runbook_site import PLAYBOOK, Site
+
+LANE = "host and nginx"
+PEERS = ("pyinfra", "shell")
+VERBS = ("deploy", "no-op deploy", "rollback")
+LIMIT_SECONDS = 300
+BASE = "1.0.1"  # what each rollback goes back to
+DEPLOY_RATIO = 3.0  # the promises, each for one target
+ROLLBACK_SECONDS = 2.0
+
+
+class Cost(NamedTuple):
+    wall: float
+    cpu: float
+    megabytes: float
+
+
+class Lane:
+    """One way to do the work, on a lab of its own."""
+
+    def __init__(self, name: str, lab: local.Lab, directory: Path) -> None:
+        self.name = name
+        self.site = Site(lab, directory)
+        self.directory = directory
+
+    def version(self, version: str) -> None:
+        self.site.release(version)
+
+    def command(self, verb: str, version: str) -> tuple[list[str], dict[str, str]]:
+        """The command of a verb, and its environment. ``version`` is the one to be live afterwards."""
+        given = {"accounting_requests_per_second": 0, "app_version": version}
+        if verb == "rollback":
+            given = {"accounting_requests_per_second": 0, "app_reason": "a bench"}
+        return self.site.command(verb, **given), self.site.environment()
+
+    def do(self, verb: str, version: str) -> Cost:
+        nothing = verb == "no-op deploy"
+        command, environment = self.command("deploy" if nothing else verb, version)
+        cost, output = measured(command, environment)
+        if nothing != ("nothing to do" in output):
+            raise SystemExit(
+                f"{self.name}: {verb} of {version} {'did something' if nothing else 'did nothing'}:\n{output}"
+            )
+        answered = self.site.answers()
+        if answered != {version}:
+            raise SystemExit(f"{self.name}: after {verb} of {version} {sorted(answered)} answered:\n{output}")
+        return cost
+
+
+class Peer(Lane):
+    def __init__(self, name: str, lab: local.Lab, directory: Path) -> None:
+        super().__init__(name, lab, directory)
+        programs = Path(sys.executable).parent
+        self.facts = {
+            "python": sys.executable,
+            "supervisorctl": str(programs / "supervisorctl"),
+            "nginx": shlex.join(lab.ports["nginx_command"]),
+            "include": str(lab.root / "router" / "runbook.conf"),
+            "front": lab.front_url,
+            "artifacts": str(lab.root / "artifacts"),
+            "secrets": {"DATABASE_URL": lab.database_url, "REDIS_URL": lab.redis_url},
+            "targets": [
+                {
+                    "name": name,
+                    "home": str(lab.home(name)),
+                    "socket": lab.ports["supervisor_sockets"][name],
+                    "conf_dir": str(lab.home(name) / "supervisor.d"),
+                    **lab.ports["targets"][name],
+                }
+                for name in lab.names
+            ],
+        }
+        local.write(directory / "site.json", json.dumps(self.facts), 0o600)
+
+    def command(self, verb: str, version: str) -> tuple[list[str], dict[str, str]]:
+        environment = {**os.environ, "BENCH_SITE": str(self.directory / "site.json")}
+        pyinfra = str(Path(sys.executable).parent / "pyinfra")
+        files = [str(HERE / "peer_inventory.py"), str(HERE / "peer_pyinfra.py")]
+        return [pyinfra, "-y", *files, "--data", f"verb={verb}", "--data", f"version={version}"], environment
+
+
+class Shell(Peer):
+    def __init__(self, name: str, lab: local.Lab, directory: Path) -> None:
+        super().__init__(name, lab, directory)
+        targets = directory / "targets"
+        columns = ("name", "home", "socket", "blue", "green")
+        local.write(
+            targets, "".join(" ".join(str(one[key]) for key in columns) + "\n" for one in self.facts["targets"])
+        )
+        words = {key.upper(): self.facts[key] for key in ("python", "supervisorctl", "include", "front", "artifacts")}
+        words.update(self.facts["secrets"], TARGETS=str(targets))
+        lines = [f"{key}={shlex.quote(value)}" for key, value in words.items()]
+        local.write(directory / "site.sh", "\n".join([*lines, f"NGINX=({self.facts['nginx']})", ""]), 0o600)
+
+    def command(self, verb: str, version: str) -> tuple[list[str], dict[str, str]]:
+        return ["bash", str(HERE / "peer_shell.sh"), str(self.directory / "site.sh"), verb, version], {**os.environ}
+
+
+LANES = {"runbook": Lane, "pyinfra": Peer, "shell": Shell}
+
+
+def measured(command: list[str], environment: dict[str, str]) -> tuple[Cost, str]:
+    """Run a command to its end. It must succeed."""
+    peak = 0
+
+    def watch(pid: int) -> None:
+        # The high-water mark only grows, so the last reading before the end is the peak.
+        nonlocal peak
+        with contextlib.suppress(OSError):
+            while True:
+                status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+                if "VmHWM:" not in status:
+                    return
+                peak = int(status.partition("VmHWM:")[2].split()[0])
+                time.sleep(0.02)
+
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+        watcher = threading.Thread(target=watch, args=(process.pid,), daemon=True)
+        watcher.start()
+        alarm = threading.Timer(LIMIT_SECONDS, process.kill)
+        alarm.start()
+        _pid, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - began
+        alarm.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watcher.join()
+        log.seek(0)
+        output = log.read()
+    if process.returncode:
+        raise SystemExit(f"{shlex.join(command[:3])} ... ended with {process.returncode}:\n{output}")
+    return Cost(wall, usage.ru_utime + usage.ru_stime, peak / 1024), output
+
+
+def measure(targets: int, rounds: int, directory: Path) -> dict[str, dict[str, Cost]]:
+    """Lane to verb to its median cost, and ``start``: what starting ansible-playbook costs."""
+    costs: dict[str, dict[str, list[Cost]]] = {name: {verb: [] for verb in VERBS} for name in LANES}
+    starts: list[Cost] = []
+    with contextlib.ExitStack() as stack:
+        lanes = []
+        for name, kind in LANES.items():
+            home = directory / f"{name}-{targets}"
+            lab = local.Lab(home / "lab", targets=targets)
+            lab.remove()  # what a bench that was killed left behind
+            shutil.rmtree(home, ignore_errors=True)
+            stack.callback(shutil.rmtree, home, ignore_errors=True)
+            lanes.append(kind(name, stack.enter_context(lab), home))
+        empty = directory / "empty.yml"
+        local.write(empty, "- hosts: localhost\n  gather_facts: false\n  tasks: []\n")
+        for lane in lanes:
+            # Both slots full, as they are in the life of an application.
+            for version in ("1.0.0", BASE):
+                lane.version(version)
+                lane.do("deploy", version)
+        for number in range(rounds):
+            version = f"1.1.{number}"
+            for verb in VERBS:
+                for lane in lanes[number % len(lanes) :] + lanes[: number % len(lanes)]:
+                    lane.version(version)
+                    cost = lane.do(verb, BASE if verb == "rollback" else version)
+                    costs[lane.name][verb].append(cost)
+                    say(f"  {targets:>3} targets  round {number + 1}  {verb:<13} {lane.name:<8} {cost.wall:6.2f} s")
+            site = lanes[0].site
+            starts.append(measured([str(PLAYBOOK), str(empty), "-i", str(site.inventory)], site.environment())[0])
+    medians = {name: {verb: median(found) for verb, found in verbs.items()} for name, verbs in costs.items()}
+    return {**medians, "start": {"start": median(starts)}}
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(column) for column in zip(*costs)))
+
+
+def rows(targets: int, found: dict[str, dict[str, Cost]]) -> Iterator[dict[str, Any]]:
+    size = "1 target" if targets == 1 else f"{targets} targets"
+    for verb in VERBS:
+        for peer in PEERS:
+            ours, theirs = found["runbook"][verb], found[peer][verb]
+            limit = DEPLOY_RATIO if (verb, peer, targets) == ("deploy", "pyinfra", 1) else None
+            yield row(f"{verb}, {size}", "s", ours.wall, peer, theirs.wall, ratio_limit=limit)
+            yield row(f"{verb}, {size}, CPU", "s", ours.cpu, peer, theirs.cpu)
+            yield row(f"{verb}, {size}, controller memory", "MB", ours.megabytes, peer, theirs.megabytes)
+    rollback, start = found["runbook"]["rollback"], found["start"]["start"]
+    yield row(
+        f"rollback, {size}, wall time above the start of ansible-playbook",
+        "s",
+        rollback.wall - start.wall,
+        "starting ansible-playbook",
+        start.wall,
+        ours_limit=ROLLBACK_SECONDS if targets == 1 else None,
+    )
+
+
+def row(
+    measure: str,
+    unit: str,
+    ours: float,
+    peer: str,
+    value: float,
+    ratio_limit: Optional[float] = None,
+    ours_limit: Optional[float] = None,
+) -> dict[str, Any]:
+    ratio = ours / value
+    found: dict[str, Any] = {
+        "lane": LANE,
+        "measure": measure,
+        "unit": unit,
+        "ours": round(ours, 3),
+        "peer": peer,
+        "peer_value": round(value, 3),
+        "ratio": round(ratio, 2),
+    }
+    if ratio_limit is not None:
+        found.update(promise=f"ratio at most {ratio_limit:g}", verdict="PASS" if ratio <= ratio_limit else "OVER")
+    if ours_limit is not None:
+        found.update(promise=f"at most {ours_limit:g} {unit}", verdict="PASS" if ours <= ours_limit else "OVER")
+    return found
+
+
+def table(report: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'measure':<62}{'unit':<5}{'ours':>8}  {'peer':<26}{'theirs':>8}{'ratio':>8}  promise"
+    for one in report:
+        promise = f"{one['verdict']}: {one['promise']}" if "promise" in one else ""
+        yield (
+            f"{one['measure']:<62}{one['unit']:<5}{one['ours']:>8.2f}  {one['peer']:<26}"
+            f"{one['peer_value']:>8.2f}{one['ratio']:>8.2f}  {promise}"
+        ).rstrip()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", type=Path, default=CHECKOUT / "build" / "bench")
+    arguments = parser.parse_args()
+    missing = [name for name in ("bash", "curl", "jq", "sha256sum", "tar") if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(f"bench: the peers need {', '.join(missing)}")
+    directory = arguments.directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    new = [one for targets in arguments.targets for one in rows(targets, measure(targets, arguments.rounds, directory))]
+    path = directory / "report.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    report = [one for one in old if one["lane"] != LANE] + new
+    local.write(path, json.dumps(report, indent=1) + "\n")
+    say("")
+    for line in table(report):
+        say(line)
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    say(f"\nmedians of {arguments.rounds} rounds, {os.cpu_count()} cores, load {load}\n{path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

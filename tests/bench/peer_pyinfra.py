@@ -1,0 +1,122 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The pyinfra peer: what playbooks/deploy.yml and rollback.yml do to targets and router, without plan and records.
+
+Usage: BENCH_SITE=site.json pyinfra -y peer_inventory.py peer_pyinfra.py --data verb=deploy --data version=1.1.0
+"""
+
+import shlex
+from io import StringIO
+from pathlib import Path
+
+from pyinfra import host, inventory, logger
+from pyinfra.facts.server import Command
+from pyinfra.operations import files, server
+
+SLOTS = ("blue", "green")
+data = host.data
+verb, version = data.verb, str(data.version)
+
+
+def answer(url: str) -> str:
+    """Shell words that print the version that answers at ``url``; nothing when nobody does."""
+    return f"curl -fsS -m 5 {url}/version 2>/dev/null | jq -r .version || true"
+
+
+def live_slot() -> str:
+    """The slot that the router sends the traffic to: it has the port that is not down."""
+    router = inventory.get_group("routers")[0]
+    text = router.get_fact(Command, f"cat {data.include}") or ""
+    first = data.members[0]
+    return next((slot for slot in SLOTS if f":{first[slot]};" in text), "")
+
+
+def until(test: str, tries: int, what: str, pause: float = 0.5) -> str:
+    return (
+        f"for i in $(seq {tries}); do if {test}; then exit 0; fi; sleep {pause}; done; "
+        f"echo {shlex.quote(what)} >&2; exit 1"
+    )
+
+
+def healthy(port: int) -> str:
+    return (
+        f'[ "$(curl -fsS -m 5 http://127.0.0.1:{port}/health 2>/dev/null | jq -r .status)" = ok ] && '
+        f'[ "$({answer(f"http://127.0.0.1:{port}")})" = {version} ]'
+    )
+
+
+def stage(slot: str) -> None:
+    release = f"{data.home}/releases/{version}"
+    archive = Path(data.artifacts) / f"demo-{version}.tar.gz"
+    digest = Path(f"{archive}.sha256").read_text(encoding="ascii").split()[0]
+    uploaded = f"{release}/app.tar.gz"
+    files.directory(name="Make the release", path=f"{release}/app", mode="0755")
+    files.put(name="Upload the archive", src=str(archive), dest=uploaded)
+    server.shell(
+        name="Check and unpack it",
+        commands=[f"echo '{digest}  {uploaded}' | sha256sum -c --quiet && tar -xzf {uploaded} -C {release}/app"],
+    )
+    lines = [f"export {key}={shlex.quote(value)}" for key, value in {**data.secrets, "PYTHONUNBUFFERED": "1"}.items()]
+    files.put(name="Write the environment", src=StringIO("\n".join(lines) + "\n"), dest=f"{release}/env", mode="0600")
+    run = (
+        f'#!/bin/sh\nset -eu\n. {release}/env\nexport RELEASE={version}\nexec {data.python} server.py --port "$PORT"\n'
+    )
+    files.put(name="Write what runs it", src=StringIO(run), dest=f"{release}/run", mode="0755")
+    conf = (
+        f"[program:demo-{slot}]\ncommand=/bin/sh {release}/run\ndirectory={release}/app\n"
+        f'environment=PORT="{getattr(data, slot)}",SLOT="{slot}"\nautostart=true\nautorestart=true\nstartsecs=1\n'
+        f"stopwaitsecs=5\nstopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
+        f"stdout_logfile={data.home}/{slot}.log\n"
+    )
+    files.put(
+        name="Write the program of the slot", src=StringIO(conf), dest=f"{data.conf_dir}/demo-{slot}.conf", mode="0600"
+    )
+
+
+def prove(slot: str, start: bool) -> None:
+    port = getattr(data, slot)
+    commands = [f"{data.supervisorctl} -s unix://{data.socket} update"] if start else []
+    commands.append(until(healthy(port), 30 if start else 3, f"{slot} of {data.name} does not get healthy"))
+    server.shell(name="Start the slot and prove it" if start else "Prove the slot", commands=commands)
+
+
+def shift(slot: str) -> None:
+    """Runs on the router: the include file, and back again when nginx or the answers are not right."""
+    other = SLOTS[1 - SLOTS.index(slot)]
+    members = "".join(
+        f"    server 127.0.0.1:{one[slot]};\n    server 127.0.0.1:{one[other]} down;\n" for one in data.members
+    )
+    upstream = f"upstream demo_backend {{\n{members}    keepalive 32;\n}}\n"
+    files.put(name="Write the upstream", src=StringIO(upstream), dest=data.include, mode="0644")
+    asked = f'for n in 1 2 3 4 5; do [ "$({answer(data.front)})" = {version} ] || {{ false; break; }}; done'
+    server.shell(
+        name="Reload nginx and prove it",
+        commands=[
+            f"{data.nginx} -t && {data.nginx} -s reload",
+            until(asked, 75, f"the router does not answer with {version}", 0.2),
+        ],
+    )
+
+
+live = live_slot()
+idle = "green" if live == "blue" else "blue"
+# Every host decides by the same facts: pyinfra asks each of them once.
+running = (
+    [
+        member.get_fact(Command, answer(f"http://127.0.0.1:{member.data.get(live)}"))
+        for member in inventory.get_group("targets")
+    ]
+    if live
+    else []
+)
+if running and set(running) == {version}:
+    logger.info("nothing to do")
+else:
+    if "targets" in host.groups:
+        if verb == "deploy":
+            stage(idle)
+        prove(idle, start=verb == "deploy")
+    if "routers" in host.groups:
+        shift(idle)
