@@ -217,5 +217,5 @@ def phase_steps(state: Mapping[str, Any], phases: Sequence[str]) -> list[str]:
 
 
 def takes_part(state: Mapping[str, Any], step: str, host: str) -> bool:
-    now = state.get("now")
-    return bool(now) and now["id"] == step and host in now["hosts"]
+    now = state.get("now") or {"id": "", "hosts": []}
+    return bool(now["id"] == step and host in now["hosts"])

@@ -37,6 +37,7 @@ def overview(
         for run in journal["unfinished"]
         if not journal["lease"] or journal["lease"]["run"] != run["run"] or journal["lease"]["expired"]
     ]
+    rollback: dict[str, Any]
     try:
         back = _plan.rollback_target({**journal, "unfinished": []}, there, "previous")
         rollback = {"to": back, "missing": _plan.stands(back, there), "problem": ""}

@@ -184,7 +184,7 @@ options:
     type: path
     required: true
   user:
-    description: User that runs the services, by default the one that runs supervisord. It must be able to read the release.
+    description: User that runs the services, by default that of supervisord. It must be able to read the release.
     type: str
     default: ""
   interval_seconds:

@@ -29,3 +29,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def small_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One target behind one router."""
     yield from make_site(tmp_path_factory.mktemp("small"), 1)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two targets behind one router."""
+    yield from make_site(tmp_path_factory.mktemp("pair"), 2)

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / "tests" / "lab"), str(CHECKOUT / "tests" / "apps"), str(CHECKOUT / "build/collections")]
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _report
+
 import build as app
 import local
-from ansible_collections.signalbox.runbook.plugins.module_utils import _report
 
 
 class Run(NamedTuple):
