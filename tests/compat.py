@@ -26,6 +26,7 @@ COLLECTION = "ansible_collections.signalbox.runbook"
 VERSIONS = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 BUILD = CHECKOUT / "build" / "compat"
 RESULTS = CHECKOUT / "build" / "results"
+TEST_SECONDS = 600
 TEST_PACKAGES = ["pytest>=8,<10", "hypothesis>=6,<7"]
 ALLOWED = {"pytest", "hypothesis", *sys.stdlib_module_names}
 ON_TARGETS = (f"{COLLECTION}.plugins.module", "ansible.module_utils")
@@ -47,7 +48,8 @@ def interpreter(version: str) -> Optional[str]:
 def import_path() -> str:
     """A PYTHONPATH with the collection and ansible.module_utils, as a target gets them."""
     ansible = importlib.util.find_spec("ansible")
-    assert ansible is not None and ansible.origin is not None
+    if ansible is None or ansible.origin is None:
+        sys.exit("compat: run it with a Python that has ansible-core, such as .venv/bin/python")
     tree = BUILD / "path" / "ansible"
     tree.mkdir(parents=True, exist_ok=True)
     (tree / "__init__.py").touch()
@@ -130,9 +132,16 @@ def main() -> int:
         if runner is None:
             print(f"compat: {version} unit tests skipped: pytest cannot be installed for it")
             continue
-        command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        command += [f"--junitxml={RESULTS}/compat-{version}.xml", *tests]
-        if not tests or subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode:
+        command = [runner, "-m", "pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
+        command += [f"--junitxml={RESULTS}/test-compat-{version}.xml", *tests]
+        try:
+            status = subprocess.run(
+                command, cwd=CHECKOUT, env=environment, check=False, timeout=TEST_SECONDS
+            ).returncode
+        except subprocess.TimeoutExpired:
+            print(f"compat: {version} unit tests stopped after {TEST_SECONDS} s")
+            status = 1
+        if status:
             failed.append(f"{version} unit tests")
     if not found:
         failed.append("no interpreter found")

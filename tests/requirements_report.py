@@ -24,7 +24,8 @@ ROW = re.compile(r"\| ([A-Z]+-\d+) \|")
 def ledger(text: str) -> dict[str, list[str]]:
     """Section title to its IDs. Annexes repeat rows and do not count."""
     sections: dict[str, list[str]] = {}
-    prefix, rows = "", []
+    prefix = ""
+    rows: list[str] = []
     for line in text.splitlines():
         if line.startswith("## "):
             heading = SECTION.match(line)
@@ -44,8 +45,7 @@ def marks(path: Path) -> Iterator[tuple[str, str]]:
         place = f"{path.relative_to(CHECKOUT)}:{node.lineno}"
         for argument in node.args:
             # What is no literal string is shown as it stands, and so is unknown.
-            literal = isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-            yield (argument.value if literal else ast.unparse(argument)), place
+            yield (str(argument.value) if isinstance(argument, ast.Constant) else ast.unparse(argument)), place
 
 
 def comments(path: Path, prefixes: str) -> Iterator[tuple[str, str]]:
@@ -61,7 +61,7 @@ def main() -> int:
     for path in sorted((CHECKOUT / "molecule").rglob("*")):
         if path.is_file():
             carried += comments(path, "|".join(title.partition(":")[0] for title in sections))
-    covered = {row for row, _ in carried}
+    covered = {row for row, place in carried}
     for title, section in sections.items():
         print(f"{len(covered.intersection(section)):4} of {len(section):3}  {title}")
     problems = [f"{place}: {row} is no row of docs/requirements.md" for row, place in carried if row not in rows]

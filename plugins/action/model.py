@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
             if verb != "status" and lease and not lease["expired"] and not controller.is_dead(lease):
                 raise RunbookError(lease_problem(lease, read["now"]), lease=lease)
         except RunbookError as error:
-            return {**result, "failed": True, "msg": str(error), **error.details}
+            return {**result, **controller.refusal(error)}
         return {
             **result,
             "changed": False,

@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
             request["reason"] = first["app_reason"] or default_reason
             plan = _plan.make(request, models, targets, routers, journal)
         except RunbookError as error:
-            return {**result, "failed": True, "msg": str(error), **error.details}
+            return {**result, **controller.refusal(error)}
         settings = {
             "began": seen["began"],
             "accounting": controller.plain(seen["accounting"]),

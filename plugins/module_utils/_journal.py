@@ -126,6 +126,8 @@ class Journal:
         stale and refused. ``settled`` are the records of unfinished runs that this plan deals with. ``dead_fence``
         names a lease whose holder the caller knows to be dead; it is taken over before its time to live ends.
         """
+        # Only here: a directory that is gone during a run is lost, and must not be begun anew.
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         with self._locked():
             now = self.clock()
             lease = self.lease()
@@ -180,7 +182,6 @@ class Journal:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         fd = os.open(self.directory / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # held for milliseconds only; the lease is what lasts

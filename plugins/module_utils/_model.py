@@ -73,10 +73,7 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
         if not _NAME.match(model[key]):
             problems.say(key, f"{model[key]!r} must be lower-case letters, digits and hyphens, a letter first")
     if verb == "deploy":
-        if not model["app_version"]:
-            problems.say("app_version", "is missing; say which version to deploy, for example -e app_version=1.3.0")
-        elif not _VERSION.match(model["app_version"]):
-            problems.say("app_version", f"{model['app_version']!r} must be letters, digits and any of . _ + -")
+        check_version(model["app_version"], problems)
     for key in ("app_home", "app_state_dir"):
         if not model[key].startswith("/"):
             problems.say(key, f"{model[key]!r} must be an absolute path")
@@ -105,6 +102,13 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
         problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
     _steps(model["app_steps"], problems)
     _services(model, verb, problems)
+
+
+def check_version(version: Any, problems: Problems) -> None:
+    if version is None or version == "":
+        problems.say("app_version", "is missing; say which version to deploy, for example -e app_version=1.3.0")
+    elif isinstance(version, str) and not _VERSION.match(version):
+        problems.say("app_version", f"{version!r} must be letters, digits and any of . _ + -")
 
 
 def _least(value: Any, least: float, path: str, problems: Problems) -> None:

@@ -84,9 +84,10 @@ def settle(
 ) -> tuple[Optional[Place], list[Info]]:
     """What becomes of the runs that never ended: (the place that is to have the traffic, their records).
 
-    A run whose watch had passed is finished, when its slot stands; every other one is reverted: traffic goes
-    back to the place before it. Where traffic had moved and only one of the two places still stands, that one is
-    taken. Before traffic moved the new place is unproven and never taken.
+    A run whose watch had passed is finished, when its slot stands, and so is a rollback that had begun to move
+    traffic and had not failed; every other one is reverted: traffic goes back to the place before it. Where traffic
+    had moved and only one of the two places still stands, that one is taken. Before traffic moved the new place is
+    unproven and never taken.
     """
     live, records = before, []
     for run in unfinished:
@@ -103,7 +104,8 @@ def settle(
                 "Start the processes of one of them (supervisorctl start) and run this again"
             )
         shifted = any(event["event"] == "intent" and event["phase"] == "shift" for event in run["events"])
-        if (committed or (shifted and plan["verb"] == "rollback")) and not new_gone:
+        failed = any(event["event"] == "result" and not event["ok"] for event in run["events"])
+        if (committed or (shifted and plan["verb"] == "rollback" and not failed)) and not new_gone:
             live = plan["to"]
             why = "its watch had passed" if committed else "what a rollback goes to has been verified before"
             records.append(_record(plan, run, plan["success"], why))
@@ -231,13 +233,15 @@ def _destination(
 
 
 def rollback_target(journal: Mapping[str, Any], targets: Mapping[str, Info], wanted: str) -> Place:
-    """Where ``rollback.yml`` goes, with what its services answer. After an unfinished run that is reverted, the
-    place it started from is already the wanted one."""
+    """Where ``rollback.yml`` goes, with what its services answer. When settling an unfinished run goes back already
+    (it undoes a deploy, or ends a rollback), that is the wanted place, and not the one before it."""
     before = _records.live(journal["history"])
     live, settled = settle(journal["unfinished"], before, targets, "rollback")
-    undone = [record for record in settled if record["outcome"] == "interrupted" and record["to"]["release"]]
-    if wanted == "previous" and undone and live is not None:
-        return live
+    if wanted == "previous" and live is not None:
+        for record in settled:
+            there = record["to"]["release"] == live["release"]
+            if record["to"]["release"] and there == (record["verb"] == "rollback"):
+                return live
     records = [*journal["history"], *settled]
     release = _records.choose_rollback_target(records, wanted)
     places = [r["to"] for r in records if r["outcome"] in _records.LIVE_OUTCOMES]

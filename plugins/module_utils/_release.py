@@ -85,6 +85,7 @@ class Service(NamedTuple):
     files: dict[str, str]
     python_executable: str
     commit: str
+    secrets: tuple[str, ...] = ()  # names of the environment variables that are never shown
 
 
 class Release(NamedTuple):
@@ -155,6 +156,7 @@ def _service(raw: Mapping[str, Any], where: str) -> Service:
         files,
         _text(raw, "python_executable", where) or sys.executable,
         _text(raw, "commit", where),
+        tuple(sorted(secret)),
     )
 
 
@@ -448,11 +450,24 @@ def _make_service(
     identity = artifact.identity()
     if artifact.archive:
         identity["archive"] = os.path.basename(artifact.archive)
-    return {"artifact": identity, "commit": commit, "command": service.command}
+    return {"artifact": identity, "commit": commit, "command": service.command, "secrets": list(service.secrets)}
 
 
 def environment_file(environment: Mapping[str, str]) -> str:
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(environment.items()))
+
+
+def secret_values(release: Path, service: str) -> list[str]:
+    """The values that are never shown, of one service of a release of ours; the longest first."""
+    manifest = read_manifest(release) or {"services": {}}
+    names = manifest["services"].get(service, {}).get("secrets") or []
+    try:
+        words = shlex.split((release / service / "env").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    values = dict(word.partition("=")[::2] for word in words if "=" in word)
+    lines = [line for name in names for line in values.get(name, "").splitlines()]
+    return sorted((line for line in lines if len(line) >= 4), key=len, reverse=True)
 
 
 def run_script(release: Release, service: Service, directory: Path, commit: str) -> str:

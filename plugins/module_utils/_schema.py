@@ -40,11 +40,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _hides(value: Any, spec: Spec) -> bool:
+    """Whether a text stands where a structure was wanted: secrets of the whole structure may be in it."""
+    return isinstance(value, str) and "options" in spec
+
+
 def convert(value: Any, spec: Spec, path: str, problems: Problems) -> Any:
     """``value`` as the type the spec says, or None after a problem was noted."""
     kind = spec.get("type", "str")
     # A secret in the wrong place must not be quoted in the message.
-    shown = "the value" if spec.get("no_log") else _shown(value)
+    shown = "the value" if spec.get("no_log") else "text" if _hides(value, spec) else _shown(value)
     if kind == "dict":
         if not isinstance(value, Mapping):
             problems.say(path, f"must be a mapping, not {shown}")

@@ -29,7 +29,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     write_json,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Endpoint, Result, ask, endpoint
-from ansible_collections.signalbox.runbook.plugins.module_utils._release import verify
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import secret_values, verify
 from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor, render_program
 
 SLOTS = ("blue", "green")
@@ -150,6 +150,13 @@ class Slot:
     def _log(self, service: str) -> Path:
         return self.home / "log" / f"{service}-{self.name}.log"
 
+    def _tail(self, service: str, release: str, lines: int = LOG_LINES, start: int = 0) -> list[str]:
+        """Last lines of a service's log. What the application prints of its secrets goes no further than its log."""
+        found = tail(self._log(service), lines, start)
+        for value in secret_values(self.home / "releases" / release, service) if release else ():
+            found = [line.replace(value, "********") for line in found]
+        return found
+
     def record(self) -> Optional[dict[str, Any]]:
         """What was last started here and not stopped since."""
         try:
@@ -200,7 +207,7 @@ class Slot:
             },
         }
         if lines:
-            described["log"] = {name: tail(self._log(name), lines) for name in described["services"]}
+            described["log"] = {name: self._tail(name, described["release"], lines) for name in described["services"]}
         return described
 
     def survey(self, raw_services: Sequence[Mapping[str, Any]], answering: bool, lines: int = 0) -> dict[str, Any]:
@@ -423,7 +430,7 @@ class Slot:
     def _fail(
         self, one: Service, release: Mapping[str, Any], pids: Mapping[str, int], answers: Answers, reason: str
     ) -> NoReturn:
-        log = {name: tail(self._log(name), LOG_LINES, self._log_starts[name]) for name in pids}
+        log = {name: self._tail(name, release["id"], LOG_LINES, self._log_starts[name]) for name in pids}
         diagnosis = [
             {key: answer[key] for key in ("name", "kind", "problem", "fix")}
             for answer in answers
@@ -459,6 +466,7 @@ class Slot:
         self._refuse_live(live_slot, "stopped")
         known = self.known(services)
         cut, log, changed = 0, {}, False
+        held = (self.record() or {"release": ""})["release"]
         if check_mode:
             return {"changed": self._holds(known), "connections_cut": 0, "log": {}}
         for one in reversed(known):
@@ -467,7 +475,7 @@ class Slot:
                 continue
             cut += self._drain(one) if info["pid"] else 0
             self._end(one)
-            log[one.name] = tail(self._log(one.name))
+            log[one.name] = self._tail(one.name, held)
             changed = True
         self._refuse_strays([one for one in known if changed or self._record_path.exists()])
         paths = [self._conf(one.name) for one in known] + [self._record_path]

@@ -167,6 +167,8 @@ def main() -> None:
         result = change(Journal(Path(given["directory"])), given)
     except RunbookError as error:
         module.fail_json(msg=str(error), **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"the journal in {given['directory']} cannot be written: {error}")
     module.exit_json(changed=given["state"] != "renewed", **{**own, **result})
 
 

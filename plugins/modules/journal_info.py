@@ -82,7 +82,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    read = Journal(Path(module.params["directory"])).read(module.params["wait_seconds"])
+    try:
+        read = Journal(Path(module.params["directory"])).read(module.params["wait_seconds"])
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"the journal in {module.params['directory']} cannot be read: {error}")
     module.exit_json(changed=False, **{**read, "history": brief(read["history"], module.params["recent"])})
 
 

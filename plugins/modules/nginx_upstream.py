@@ -236,7 +236,8 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     router = Router(params["path"], params["home"], params["command"], params["pid_path"])
 
     def confirm(deadline_seconds: float) -> list[dict[str, Any]]:
-        return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.2)]
+        # Close together: the workers are known to be new, and a rollback waits for this.
+        return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.05)]
 
     if check_mode:
         plan = router.plan(upstreams, note)

@@ -190,7 +190,7 @@ options:
   interval_seconds:
     description: Seconds between two tries of a probe.
     type: float
-    default: 0.5
+    default: 0.2
   wait_seconds:
     description: Seconds to wait for another change of the same O(home) to end.
     type: float
@@ -360,7 +360,7 @@ def main() -> None:
             "supervisor_socket": {"type": "path", "required": True},
             "supervisor_conf_dir": {"type": "path", "required": True},
             "user": {"type": "str", "default": ""},
-            "interval_seconds": {"type": "float", "default": 0.5},
+            "interval_seconds": {"type": "float", "default": 0.2},
             "wait_seconds": {"type": "float", "default": 60},
         },
         required_if=[("state", "started", ("release", "services"))],

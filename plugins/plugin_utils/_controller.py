@@ -46,8 +46,10 @@ def specs() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for role in ("app", "watch", "accounting", "runtime_host", "router_nginx"):
         text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
-        entries = yaml.safe_load(text)["argument_specs"]
-        found[f"{role}_"] = {key: option for entry in entries.values() for key, option in entry["options"].items()}
+        for entry in yaml.safe_load(text)["argument_specs"].values():
+            for key, option in entry["options"].items():
+                prefix = f"{role}_" if key.startswith(f"{role}_") else key.partition("_")[0] + "_"
+                found.setdefault(prefix, {})[key] = option
     return found
 
 
@@ -59,6 +61,8 @@ def host_values(hostvars: Any, loader: Any, host: str, verb: str, overrides: Map
     """
     raw = {**hostvars.raw_get(host), **overrides, "hostvars": hostvars, "inventory_hostname": host}
     templar = Templar(loader=loader, variables=raw)
+    if verb == "deploy":
+        _check_version(templar, raw, host)
     prefixes = tuple(specs())
     values: dict[str, Any] = {}
     for key in raw:
@@ -70,8 +74,34 @@ def host_values(hostvars: Any, loader: Any, host: str, verb: str, overrides: Map
             else:
                 values[key] = plain(templar.template(raw[key]))
         except AnsibleError as error:
-            raise RunbookError(f"{key} (on {host}): {error.message}") from error
+            raise RunbookError(f"{_culprit(templar, raw[key], key)} (on {host}): {error.message}") from error
     return values
+
+
+def _check_version(templar: Templar, raw: Mapping[str, Any], host: str) -> None:
+    """First, because other values are made of it: what is wrong with them then says nothing."""
+    problems = Problems()
+    try:
+        _model.check_version(plain(templar.template(raw.get("app_version"))), problems)
+    except AnsibleError as error:
+        raise RunbookError(f"app_version (on {host}): {error.message}") from error
+    if problems:
+        raise RunbookError(". ".join(problems), problems=list(problems))
+
+
+def _culprit(templar: Templar, raw: Any, path: str) -> str:
+    """The path of the one value within ``raw`` that can't be templated."""
+    inner: list[tuple[str, Any]] = []
+    if isinstance(raw, Mapping):
+        inner = [(f"{path}.{key}", raw[key]) for key in raw]
+    elif isinstance(raw, (list, tuple)):
+        inner = [(f"{path}[{i}]", item) for i, item in enumerate(raw)]
+    for where, value in inner:
+        try:
+            templar.template(value)
+        except AnsibleError:
+            return _culprit(templar, value, where)
+    return path
 
 
 def _template_mapping(templar: Templar, raw: Any, leave_out: Sequence[str]) -> Any:
@@ -109,6 +139,14 @@ def load_models(task_vars: Mapping[str, Any], loader: Any, request: Mapping[str,
     return models
 
 
+def refusal(error: RunbookError) -> dict[str, Any]:
+    """What an action that comes before any change returns for an error."""
+    text = str(error)
+    if "nothing has been touched" not in text.lower():
+        text = f"{text.rstrip('.')}. Nothing has been touched."
+    return {"failed": True, "msg": text, **error.details}
+
+
 def looked_at(hostvars: Any, hosts: list[str], name: str) -> dict[str, Any]:
     """What each host said when it was looked at; a host that said nothing has a problem."""
     found = {}
@@ -129,11 +167,12 @@ def looked_at(hostvars: Any, hosts: list[str], name: str) -> dict[str, Any]:
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot: pid and this never come twice."""
+    """Start time of a process in clock ticks since boot: pid and this never come twice. Empty when it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] in ("Z", "X") else fields[19]  # killed, but nobody has collected its exit status yet
 
 
 def _machine() -> str:

@@ -33,7 +33,7 @@ def live_slot() -> str:
     return next((slot for slot in SLOTS if f":{first[slot]};" in text), "")
 
 
-def until(test: str, tries: int, what: str, pause: float = 0.5) -> str:
+def until(test: str, tries: int, what: str, pause: float = 0.2) -> str:
     return (
         f"for i in $(seq {tries}); do if {test}; then exit 0; fi; sleep {pause}; done; "
         f"echo {shlex.quote(what)} >&2; exit 1"
@@ -78,7 +78,7 @@ def stage(slot: str) -> None:
 def prove(slot: str, start: bool) -> None:
     port = getattr(data, slot)
     commands = [f"{data.supervisorctl} -s unix://{data.socket} update"] if start else []
-    commands.append(until(healthy(port), 30 if start else 3, f"{slot} of {data.name} does not get healthy"))
+    commands.append(until(healthy(port), 75 if start else 3, f"{slot} of {data.name} does not get healthy"))
     server.shell(name="Start the slot and prove it" if start else "Prove the slot", commands=commands)
 
 
@@ -95,7 +95,7 @@ def shift(slot: str) -> None:
         name="Reload nginx and prove it",
         commands=[
             f"{data.nginx} -t && {data.nginx} -s reload",
-            until(asked, 75, f"the router does not answer with {version}", 0.2),
+            until(asked, 300, f"the router does not answer with {version}", 0.05),
         ],
     )
 

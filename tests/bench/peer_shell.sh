@@ -68,9 +68,9 @@ on_target() { # slot name home socket blue green
   if [ "$slot" = green ]; then port=$6; fi
   if [ "$verb" = deploy ]; then
     stage "$slot"
-    tries=30
+    tries=75
   fi
-  until_true "$tries" 0.5 "$slot of $name does not get healthy" healthy "$port"
+  until_true "$tries" 0.2 "$slot of $name does not get healthy" healthy "$port"
 }
 
 routed() {
@@ -92,7 +92,7 @@ shift_to() { # slot
   mv "$INCLUDE.new" "$INCLUDE"
   "${NGINX[@]}" -t
   "${NGINX[@]}" -s reload
-  until_true 75 0.2 "the router does not answer with $version" routed
+  until_true 300 0.05 "the router does not answer with $version" routed
 }
 
 read -r _ _ _ blue green <"$TARGETS"

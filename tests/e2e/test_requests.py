@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple
 
 import pytest
 
 from runbook_site import Site
 
-LOAD = {"accounting_requests_per_second": 300, "accounting_connections": 12}
+LOAD = {"accounting_requests_per_second": 400, "accounting_connections": 12}
 AT_LEAST = 10_000
 ROUNDS = 8
 
@@ -96,7 +96,7 @@ def let_services_say(site: Site) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.requirement("DEP-08", "BG-04", "TRF-06")
+@pytest.mark.requirement("DEP-08")
 @pytest.mark.parametrize("keep_alive", ["true", "false"])
 def test_ten_thousand_requests_through_deploys_and_rollbacks(site: Site, keep_alive: str) -> None:
     site.release("1.0.0")
@@ -107,7 +107,7 @@ def test_ten_thousand_requests_through_deploys_and_rollbacks(site: Site, keep_al
     sent, runs = 0, []
     with clients(site.lab.ports["front"], 3, 0.02) as independent:
         for _ in range(ROUNDS):
-            deployed = site.deploy("1.1.0", watch_seconds=10, watch_interval_seconds=0.5, **load)
+            deployed = site.deploy("1.1.0", watch_seconds=9, watch_interval_seconds=0.5, **load)
             restored = site.rollback(**load)
             for play, outcome in ((deployed, "deployed"), (restored, "restored")):
                 assert play.code == 0, play.output
@@ -125,20 +125,20 @@ def test_ten_thousand_requests_through_deploys_and_rollbacks(site: Site, keep_al
     assert {answer.version for answer in answers_of(independent)} == {"1.0.0", "1.1.0"}
 
 
-@pytest.mark.requirement("TRF-06", "REL-10")
+@pytest.mark.requirement("REL-10")
 def test_slow_requests_outlive_the_shift_and_the_stop(site: Site) -> None:
     """A release that answers slowly is taken back by the watch: its slot stops while it still owes answers."""
+    let_services_say(site)
     site.release("2.0.0", slow_ms=1500)
-    site.release("2.1.0", slow_ms=3000)
-    limits = {"accounting_requests_per_second": 10, "accounting_timeout_seconds": 20}
+    site.release("2.1.0", slow_ms=6000)
+    limits = {"accounting_requests_per_second": 5, "accounting_connections": 40, "accounting_timeout_seconds": 20}
     slow = site.deploy("2.0.0", **limits)
     assert slow.code == 0, slow.output
+    watch = {"watch_seconds": 60, "watch_interval_seconds": 0.5, "watch_window_seconds": 4, "watch_p95_ms": 2400}
     with clients(site.lab.ports["front"], 6, 0.1) as waiting:
-        taken_back = site.deploy(
-            "2.1.0", watch_seconds=60, watch_interval_seconds=0.5, watch_window_seconds=4, watch_p95_ms=2400, **limits
-        )
+        taken_back = site.deploy("2.1.0", test_drain_seconds=20, **watch, **limits)
     assert taken_back.outcome == "rolled_back", taken_back.output
-    assert taken_back.report and "percentile" in taken_back.report["failure"], taken_back.report["failure"]
+    assert taken_back.report and "p95" in taken_back.report["failure"], taken_back.report["failure"]
     assert taken_back.report["requests"]["failed"] == 0, taken_back.report["requests"]
     assert failed(waiting) == []
     stop = next(phase for phase in reversed(taken_back.report["phases"]) if phase["name"] == "revert")
@@ -150,28 +150,23 @@ def test_slow_requests_outlive_the_shift_and_the_stop(site: Site) -> None:
     assert taken_back.report["requests"]["connections_cut"] == 0
 
 
-@pytest.mark.requirement("TRF-06")
+@pytest.mark.requirement("REL-10")
 def test_connections_cut_are_counted(site: Site) -> None:
-    """One that needs longer than drain_seconds is cut, and the report says how many were."""
-    let_services_say(site)
+    """Those that need longer than drain_seconds are cut, and the record says how many were."""
     site.release("3.0.0", slow_ms=60_000)
-    site.release("3.1.0")
-    site.release("3.2.0")
-    limits = {"accounting_requests_per_second": 0, "test_drain_seconds": 1, "test_stop_seconds": 2}
-    slow = site.deploy("3.0.0", **limits)
-    assert slow.code == 0, slow.output
-    slot = next(slot for slot in ("blue", "green") if site.slot("target1", slot) == "3.0.0")
-    moved = site.deploy("3.1.0", **limits)
-    assert moved.code == 0, moved.output
-    given_up: list[Optional[Any]] = []
-    with clients(site.lab.ports["targets"]["target1"][slot], 2, 30) as stuck:
-        for _ in range(100):
-            if all(client.connection.sock for client in stuck):
-                break
-            time.sleep(0.05)
-        time.sleep(0.5)
-        replaced = site.deploy("3.2.0", **limits)
-        given_up = failed(stuck)
-    assert replaced.code == 0, replaced.output
-    assert len(given_up) == 2
-    assert site.history()[-1]["connections_cut"] == 2
+    live = site.live()
+    with clients(site.lab.ports["front"], 3, 0.1) as stuck:
+        taken_back = site.deploy(
+            "3.0.0",
+            watch_seconds=60,
+            watch_interval_seconds=0.5,
+            watch_window_seconds=4,
+            accounting_requests_per_second=10,
+            accounting_timeout_seconds=1,
+            test_drain_seconds=1,
+            test_stop_seconds=2,
+        )
+    assert taken_back.outcome == "rolled_back", taken_back.output
+    assert len(failed(stuck)) == 3, "each client had one request at the slot, which never answered"
+    assert site.history()[-1]["connections_cut"] >= 3
+    assert site.answers(3) == {live}

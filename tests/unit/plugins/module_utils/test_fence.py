@@ -76,21 +76,23 @@ def test_a_fence_file_that_is_no_number_counts_as_none(tmp_path, text):
         assert read_fence(tmp_path) == 1
 
 
-def hold(home, number, held, release):
+def hold(home, number, pipe):
     with fenced(home, number):
-        held.set()
-        release.wait(LONG)
+        pipe.send("in")
+        pipe.poll(LONG)
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that is inside its change; ``release`` lets it end."""
-    held, release = fork.Event(), fork.Event()
-    process = fork.Process(target=hold, args=(tmp_path, 5, held, release))
+    """Another process that is inside its change; a word through the pipe lets it end."""
+    pipe, its_end = fork.Pipe()
+    process = fork.Process(target=hold, args=(tmp_path, 5, its_end))
     process.start()
-    assert held.wait(LONG)
-    yield process, release
-    release.set()
+    assert pipe.poll(LONG)
+    assert pipe.recv() == "in"
+    yield process, pipe
+    if process.is_alive():
+        pipe.send("end")
     process.join(LONG)
 
 
@@ -107,12 +109,12 @@ def test_another_process_waits_and_gives_up_in_time(tmp_path, holder):
 
 
 def test_another_process_gets_in_when_the_first_is_done(tmp_path, holder):
-    process, release = holder
+    process, pipe = holder
     clock = Clock()
 
     def sleep(seconds):
         if len(clock.slept) == 3:
-            release.set()
+            pipe.send("end")
             process.join(LONG)
         clock.sleep(seconds)
 
@@ -122,7 +124,7 @@ def test_another_process_gets_in_when_the_first_is_done(tmp_path, holder):
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
-    process, _release = holder
+    process, _pipe = holder
     os.kill(process.pid, signal.SIGKILL)
     process.join(LONG)
     assert process.exitcode == -signal.SIGKILL

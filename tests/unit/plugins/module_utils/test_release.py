@@ -173,6 +173,7 @@ def test_the_manifest_names_every_file(spec: dict[str, Any], home: Path, archive
                 "artifact": {"archive": "web.tar.gz", "sha256": sha256(archive), "strip_components": 1},
                 "commit": "0123abc",
                 "command": './bin/show "$PORT"',
+                "secrets": ["TOKEN"],
             }
         },
     }

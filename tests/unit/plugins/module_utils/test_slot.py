@@ -673,3 +673,19 @@ def test_a_release_that_was_changed_is_not_started(place):
     with pytest.raises(RunbookError, match=r"1\.0-aaaa was changed after it was made.*api/run was altered"):
         place.slot().start(release, place.services("api"))
     assert not (place.home / "slots" / "blue.json").exists()
+
+
+def test_a_secret_that_the_application_prints_stays_in_its_log(place):
+    release = place.stage(api="well")
+    tree = place.home / "releases" / release["id"]
+    (tree / "api" / "env").write_text(_release.environment_file({"TOKEN": "tell no-one's", "GREETING": "hello"}))
+    (tree / "api" / "run").write_text("echo hello tell no-one\\'s; exit 1\n")
+    manifest = json.loads((tree / "manifest.json").read_text())
+    manifest.update(services={"api": {"secrets": ["TOKEN"]}}, files=_release._inventory(tree))
+    manifest["files"].pop("manifest.json", None)
+    (tree / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunbookError) as caught:
+        place.slot().start(release, place.services("api"))
+    assert caught.value.details["log"]["api"] == ["hello ********"]
+    assert "no-one" not in str(caught.value)
+    assert "tell no-one's" in (place.home / "log" / "api-blue.log").read_text()

@@ -1,0 +1,837 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Plans, and runs of them by the engine in a world of plain data that says when something forbidden is done."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _model, _plan, _records
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Journal
+from ansible_collections.signalbox.runbook.plugins.plugin_utils._controller import specs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SPECS = specs()
+TARGETS, ROUTERS = ("web1", "web2"), ("lb1", "lb2")
+SECRET = "s3cr3t-Value"
+
+
+def models(version, **more):
+    found = {}
+    for number, host in enumerate((*TARGETS, *ROUTERS, "st1"), 1):
+        values = {
+            "app_name": "clickview",
+            "app_environment": "production",
+            "app_version": version,
+            "app_address": f"10.0.0.{number}",
+            "app_home": "/srv/clickview",
+            "app_state_dir": "/var/lib/clickview",
+            "app_url": "http://app.test",
+            "watch_seconds": 60,
+            "app_services": [
+                {
+                    "name": name,
+                    "port": port,
+                    "artifact": {"python": ["clickview==1.0"]},
+                    "command": f"serve {version}",
+                    "secrets": {"KEY": SECRET},
+                    "files": {"app.ini": f"key={SECRET}"},
+                    "health": {"path": "/health"},
+                    "version": {"path": "/version"},
+                    "routed": name == "frontend",
+                    "depends_on": ["backend"] if name == "frontend" else [],
+                    "start_seconds": 20,
+                    "stop_seconds": 5,
+                    "drain_seconds": 10,
+                }
+                for name, port in (("frontend", 3002), ("backend", 3001))
+            ],
+            **more,
+        }
+        found[host], problems = _model.load(values, SPECS, "deploy")
+        assert list(problems) == []
+    return found
+
+
+MODELS = {f"{number}.0": models(f"{number}.0") for number in range(1, 7)}
+ANSWERS = {version: _model.answers(one["web1"]) for version, one in MODELS.items()}
+IDS = {
+    version: _model.release_id(version, [_model.release_digest(one[host]) for host in TARGETS])
+    for version, one in MODELS.items()
+}
+
+
+def place(version, slot):
+    return {"release": IDS[version], "version": version, "answers": ANSWERS[version], "slot": slot}
+
+
+class CrashError(Exception):
+    pass
+
+
+class World:
+    """Targets with releases and slots, routers with weights, a journal of lists."""
+
+    def __init__(self):
+        self.targets = {host: {"releases": [], "slots": {"blue": None, "green": None}} for host in TARGETS}
+        self.weights = {host: {} for host in ROUTERS}
+        self.history, self.runs, self.fence = [], {}, 0
+        self.until_crash = None
+
+    # -- what is looked at --
+
+    def info(self):
+        return copy.deepcopy(self.targets), {host: self._router(host) for host in ROUTERS}
+
+    def _router(self, host):
+        weights = {slot: weight for slot, weight in self.weights[host].items() if weight}
+        answers = []
+        for slot in weights:
+            there = self.targets["web1"]["slots"][slot]
+            answers.append(answer(there["version"]) if there and there["running"] else answer(None, "refused"))
+        return {"weights": weights, "answers": answers[:1]}
+
+    def read(self):
+        finished = {record["run"] for record in self.history}
+        unfinished = [{"run": n, "events": list(events)} for n, events in self.runs.items() if n not in finished]
+        return {"lease": None, "fence": self.fence, "history": self.history, "unfinished": unfinished}
+
+    # -- what is done --
+
+    def crash_point(self):
+        if self.until_crash is not None:
+            self.until_crash -= 1
+            if self.until_crash < 0:
+                raise CrashError
+
+    def do(self, step, bad=None):
+        """The step on its hosts, one after another; ``bad`` fails. A crash may come between any two hosts."""
+        outcomes = {}
+        for host in step["hosts"]:
+            self.crash_point()
+            outcome = {"step": step["id"], "result": {"failed": False, "changed": True}}
+            if host == bad:
+                outcome["result"] = {"failed": True, "msg": "would not"}
+            if host != bad or step["verb"] == "start":  # a slot that failed to start stands there half
+                getattr(self, "_" + step["verb"])(host, step["args"][host], host == bad)
+            outcomes[host] = outcome
+        self.crash_point()
+        return outcomes
+
+    def _stage(self, host, args, _bad):
+        present = {release["id"] for release in self.targets[host]["releases"]}
+        assert args["present"] == (args["release"]["id"] in present)
+        if not args["present"]:
+            self.targets[host]["releases"].append({"id": args["release"]["id"]})
+
+    def _start(self, host, args, bad):
+        assert args["slot"] != args["live_slot"]
+        assert not any(weights.get(args["slot"]) for weights in self.weights.values()), "a slot with traffic is touched"
+        assert args["release"]["id"] in {release["id"] for release in self.targets[host]["releases"]}
+        self.targets[host]["slots"][args["slot"]] = {
+            "release": args["release"]["id"],
+            "version": args["release"]["version"],
+            "running": not bad,
+            "answers": [],
+        }
+
+    def _retire(self, host, args, _bad):
+        assert args["slot"] != args["live_slot"]
+        assert not any(weights.get(args["slot"]) for weights in self.weights.values()), "a slot with traffic is stopped"
+        self.targets[host]["slots"][args["slot"]] = None
+
+    def _shift(self, host, args, _bad):
+        weights = args["note"]["weights"]
+        for slot, weight in weights.items():
+            for target, info in self.targets.items():
+                running = info["slots"][slot] and info["slots"][slot]["running"]
+                assert not weight or running, f"traffic for {slot} of {target}, which does not run"
+        members = {(m["address"], m["slot"]): m["weight"] for m in args["upstreams"][0]["members"]}
+        assert members == {
+            (f"10.0.0.{number}", slot): weights.get(slot, 0) for number in (1, 2) for slot in ("blue", "green")
+        }
+        self.weights[host] = dict(weights)
+
+    def _main(self, _host, args, _bad):
+        assert args["seconds"] > 0
+
+    def _prune(self, host, args, _bad):
+        info = self.targets[host]
+        held = {slot["release"] for slot in info["slots"].values() if slot}
+        assert not held & set(args["remove"])
+        info["releases"] = [release for release in info["releases"] if release["id"] not in args["remove"]]
+        assert {release["id"] for release in info["releases"]} == set(args["keep"])
+
+    # -- a run --
+
+    def plan(self, verb, version=None, wanted="previous", **more):
+        targets, routers = self.info()
+        read = self.read()
+        request = {"verb": verb, "version": version, "reason": f"{verb} it"}
+        if verb == "rollback":
+            request["to"] = _plan.rollback_target(read, targets, wanted)
+            version = request["to"]["version"]
+        used = models(version, **more) if more else MODELS[version]
+        return _plan.make(request, used, targets, routers, read)
+
+    def carry_out(self, plan, bad=()):
+        """``bad`` are pairs of step and host that fail. The outcome; None when there was nothing to do."""
+        if not plan["steps"]:
+            return None
+        state, events = _engine.intent(_engine.begin(plan, 0), 0)
+        self.crash_point()
+        assert plan["basis"] == self.fence
+        self.fence += 1
+        run = max(self.runs, default=0) + 1
+        self.runs[run] = [{"event": "open", "run": run, "fence": self.fence, "plan": plan, "at": 0}]
+        self.runs[run] += events
+        self.history += plan["settles"]
+        state.update(run=run, fence=self.fence)
+        while state["now"]:
+            self.crash_point()
+            host = dict(bad).get(state["now"]["id"])
+            outcomes = self.do(state["now"], host)
+            state, events = _engine.advance(state, outcomes, 1)
+            self.runs[run] += events
+        self.crash_point()
+        self.history.append({**_engine.record(state, None, {}), "run": run, "ended": 2})
+        return _engine.outcome(state)
+
+    def go(self, verb, version=None, wanted="previous", bad=(), **more):
+        return self.carry_out(self.plan(verb, version, wanted, **more), bad)
+
+    # -- what must be true between runs --
+
+    def serves(self):
+        """(version, slot) that every router sends all traffic to."""
+        assert len({json.dumps(weights, sort_keys=True) for weights in self.weights.values()}) == 1
+        weights = {slot: weight for slot, weight in self.weights["lb1"].items() if weight}
+        if not weights:
+            return None
+        assert list(weights.values()) == [100]
+        slot = next(iter(weights))
+        standing = [info["slots"][slot] for info in self.targets.values()]
+        assert all(one["running"] for one in standing)
+        assert len({one["version"] for one in standing}) == 1
+        return standing[0]["version"], slot
+
+    def agrees(self):
+        live = _records.live(self.history)
+        return self.serves() == (live and (live["version"], live["slot"]))
+
+
+def answer(observed, problem=None):
+    return {"name": "frontend version", "passed": problem is None, "observed": observed, "problem": problem}
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def live_on(world, *versions):
+    for version in versions:
+        assert world.go("deploy", version) == "deployed"
+    return world
+
+
+def phases(plan, key="steps"):
+    return [step["phase"] for step in plan[key]]
+
+
+def weights(plan, key="steps"):
+    return [next(iter(s["args"].values()))["note"]["weights"] for s in plan[key] if s["verb"] == "shift"]
+
+
+def refused(call, *args, **more):
+    with pytest.raises(RunbookError) as caught:
+        call(*args, **more)
+    return str(caught.value)
+
+
+# -- plans ------------------------------------------------------------------------------------------------------
+
+
+def test_first_deploy(world):
+    plan = world.plan("deploy", "1.0")
+    assert phases(plan) == ["stage", "start", "shift", "watch"]
+    assert [step["id"] for step in plan["steps"]] == ["01-stage", "02-start", "03-shift", "04-watch"]
+    assert [step["hosts"] for step in plan["steps"]] == [[*TARGETS], [*TARGETS], [*ROUTERS], ["localhost"]]
+    assert (plan["from"], plan["to"]) == (None, place("1.0", "blue"))
+    assert weights(plan) == [{"blue": 100}]
+    assert [(step["id"], step["verb"], step["after"]) for step in plan["revert"]] == [
+        ("05-revert", "shift", "shift"),
+        ("06-revert", "retire", "start"),
+    ]
+    assert weights(plan, "revert") == [{}]
+    assert world.carry_out(plan) == "deployed"
+    assert world.serves() == ("1.0", "blue")
+
+
+def test_upgrade_takes_the_other_slot_and_can_go_back(world):
+    live_on(world, "1.0")
+    plan = world.plan("deploy", "2.0")
+    assert (plan["from"], plan["to"]) == (place("1.0", "blue"), place("2.0", "green"))
+    assert phases(plan) == ["stage", "start", "shift", "watch"]
+    assert weights(plan) == [{"green": 100}]
+    assert weights(plan, "revert") == [{"blue": 100}]
+    start = plan["steps"][1]["args"]["web1"]
+    assert (start["slot"], start["live_slot"]) == ("green", "blue")
+    assert [(s["name"], s["port"]) for s in start["services"]] == [("backend", 13001), ("frontend", 13002)]
+    assert start["services"][0]["probes"][-1]["versions"] == ["2.0"]
+    assert plan["steps"][0]["args"]["web1"]["present"] is False
+    assert plan["steps"][0]["args"]["web1"]["in_use"] == [IDS["1.0"]]
+    assert plan["success"] == "deployed"
+    live_on(world, "2.0", "3.0")
+    assert world.serves() == ("3.0", "blue")
+
+
+def test_the_same_again_has_no_steps(world):
+    live_on(world, "1.0", "2.0")
+    before = copy.deepcopy(world.__dict__)
+    plan = world.plan("deploy", "2.0")
+    assert (plan["steps"], plan["revert"], plan["budget_seconds"]) == ([], [], 0)
+    assert plan["to"] == plan["from"] == place("2.0", "green")
+    assert world.carry_out(plan) is None
+    assert world.__dict__ == before
+    assert _plan.banner(plan)[1] == "nothing to do: it is live"
+
+
+def test_a_version_that_was_live_before_is_not_made_again(world):
+    live_on(world, "1.0", "2.0")
+    plan = world.plan("deploy", "1.0")
+    assert plan["steps"][0]["args"]["web1"]["present"] is True
+    assert plan["to"] == place("1.0", "blue")
+
+
+@pytest.mark.parametrize(
+    ("illness", "note"),
+    [
+        ("stopped", "web2 does not run it"),
+        ("gone", "web2 does not run it"),
+        ("another", "web2 does not run it"),
+        ("probe", "web2: backend health: HTTP 500"),
+        ("router", "lb2: frontend version: refused"),
+    ],
+)
+def test_live_but_ill_is_made_anew_in_the_other_slot(world, illness, note):
+    live_on(world, "1.0")
+    targets, routers = world.info()
+    slot = targets["web2"]["slots"]["blue"]
+    if illness == "stopped":
+        slot["running"] = False
+    elif illness == "gone":
+        targets["web2"]["slots"]["blue"] = None
+    elif illness == "another":
+        slot["release"] = IDS["2.0"]
+    elif illness == "probe":
+        slot["answers"] = [{"name": "backend health", "passed": False, "problem": "HTTP 500", "observed": None}]
+    else:
+        routers["lb2"]["answers"] = [answer(None, "refused")]
+    request = {"verb": "deploy", "version": "1.0", "reason": "cure"}
+    plan = _plan.make(request, MODELS["1.0"], targets, routers, world.read())
+    assert plan["notes"] == [f"1.0 is live but not well, so it is made anew: {note}"]
+    assert (plan["from"], plan["to"]) == (place("1.0", "blue"), place("1.0", "green"))
+    assert phases(plan) == ["stage", "start", "shift", "watch"]
+    assert weights(plan, "revert") == [{"blue": 100}]
+
+
+def test_an_ill_live_release_can_be_replaced_by_another(world):
+    live_on(world, "1.0")
+    world.targets["web2"]["slots"]["blue"]["running"] = False
+    assert phases(world.plan("deploy", "2.0")) == ["stage", "start", "shift", "watch"]
+
+
+def test_steps_of_the_strategy(world):
+    steps = [{"weight": 5, "watch_seconds": 10}, {"weight": 50}, {"weight": 100, "watch_seconds": 0}]
+    live_on(world, "1.0")
+    plan = world.plan("deploy", "2.0", app_steps=steps)
+    assert phases(plan) == ["stage", "start", "shift", "watch", "shift", "watch", "shift"]
+    assert weights(plan) == [{"green": 5, "blue": 95}, {"green": 50, "blue": 50}, {"green": 100}]
+    shifts = [step["args"]["lb1"]["confirm"][0]["versions"] for step in plan["steps"] if step["phase"] == "shift"]
+    assert shifts == [["2.0", "1.0"], ["2.0", "1.0"], ["2.0"]]
+    watches = [step["args"]["localhost"] for step in plan["steps"] if step["phase"] == "watch"]
+    assert [(watch["seconds"], watch["probes"][0]["versions"]) for watch in watches] == [
+        (10, ["2.0", "1.0"]),
+        (60, ["2.0", "1.0"]),  # without an own length that of watch_seconds
+    ]
+    assert world.carry_out(plan) == "deployed"
+    assert world.serves() == ("2.0", "green")
+
+
+def test_a_first_deploy_has_nothing_to_share_the_traffic_with(world):
+    plan = world.plan("deploy", "1.0", app_steps=[{"weight": 5, "watch_seconds": 10}, {"weight": 100}])
+    assert weights(plan) == [{"blue": 100}]
+
+
+def test_without_a_watch_there_is_no_watch_step(world):
+    assert phases(world.plan("deploy", "1.0", watch_seconds=0)) == ["stage", "start", "shift"]
+
+
+def test_routers_of_their_own_host_only(world):
+    local = models("1.0", app_router_members="local")
+    targets, _routers = world.info()
+    routers = {host: {"weights": {}, "answers": []} for host in TARGETS}
+    request = {"verb": "deploy", "version": "1.0", "reason": "x"}
+    plan = _plan.make(request, local, targets, routers, world.read())
+    shift = next(step for step in plan["steps"] if step["phase"] == "shift")
+    assert shift["hosts"] == [*TARGETS]
+    members = {host: {m["address"] for m in shift["args"][host]["upstreams"][0]["members"]} for host in TARGETS}
+    assert members == {"web1": {"10.0.0.1"}, "web2": {"10.0.0.2"}}
+
+
+# -- rollbacks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("standing", [True, False])
+def test_rollback_goes_to_the_previous_release_at_once(world, standing):
+    live_on(world, "1.0", "2.0")
+    if not standing:  # stopped since, or replaced: it is started from the release that is still there
+        for info in world.targets.values():
+            info["slots"]["blue"] = None
+    plan = world.plan("rollback")
+    assert (plan["from"], plan["to"]) == (place("2.0", "green"), place("1.0", "blue"))
+    assert phases(plan) == ["start", "shift"]
+    assert weights(plan) == [{"blue": 100}]
+    assert plan["success"] == "restored"
+    assert world.carry_out(plan) == "restored"
+    assert world.serves() == ("1.0", "blue")
+
+
+def test_rollback_by_name_and_forward_again(world):
+    live_on(world, "1.0", "2.0", "3.0")
+    assert world.go("rollback", wanted="1.0") == "restored"
+    assert world.serves() == ("1.0", "green")
+    assert "there is nothing to roll back to" in refused(world.plan, "rollback")
+    assert world.go("rollback", wanted=IDS["3.0"]) == "restored"
+    assert world.serves() == ("3.0", "blue")
+    assert world.plan("rollback")["to"]["version"] == "2.0"
+
+
+def test_rollback_to_a_release_that_a_target_has_no_more(world):
+    live_on(world, "1.0", "2.0")
+    world.targets["web2"]["releases"] = [{"id": IDS["2.0"]}]
+    assert refused(world.plan, "rollback") == (
+        f"1.0 ({IDS['1.0']}) is no longer on web2, so no rollback can go to it; nothing has been touched. "
+        "Deploy it instead: deploy.yml -e app_version=1.0"
+    )
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------
+
+
+def test_who_can_not_be_reached_is_named_and_nothing_is_planned(world):
+    live_on(world, "1.0")
+    targets, routers = world.info()
+    targets["web2"] = {"problem": "is unreachable (no route to host)"}
+    routers["lb1"] = {"problem": "permission denied"}
+    request = {"verb": "deploy", "version": "2.0", "reason": "x"}
+    assert refused(_plan.make, request, MODELS["2.0"], targets, routers, world.read()) == (
+        "2 of 4 hosts can't take part, so none does; nothing has been touched. "
+        "web2: is unreachable (no route to host); lb1: permission denied"
+    )
+
+
+@pytest.mark.parametrize(
+    ("real", "seen", "sentence"),
+    [
+        ({"green": 100}, "1.0", "lb2 sends green 100 % instead of blue 100 %"),
+        ({"blue": 50, "green": 50}, "1.0", "lb2 sends blue 50 %, green 50 % instead of blue 100 %"),
+        ({}, None, "lb2 sends no traffic instead of blue 100 %"),
+        ({"blue": 100}, "0.9", "lb2 answers '0.9' to frontend version, not 1.0"),
+    ],
+)
+def test_drift_stops_or_is_put_back(world, real, seen, sentence):
+    live_on(world, "1.0")
+    targets, routers = world.info()
+    routers["lb2"] = {"weights": real, "answers": [answer(seen)] if seen else []}
+    request = {"verb": "deploy", "version": "2.0", "reason": "x"}
+    assert refused(_plan.make, request, MODELS["2.0"], targets, routers, world.read()) == (
+        f"what is live is not what the records say (1.0 in blue): {sentence}. Nothing has been touched. "
+        "Find out who changed it; -e app_drift=restore puts the routers back first"
+    )
+    restore = models("2.0", app_drift="restore")
+    plan = _plan.make(request, restore, targets, routers, world.read())
+    assert phases(plan) == ["settle", "stage", "start", "shift", "watch"]
+    assert weights(plan) == [{"blue": 100}, {"green": 100}]
+    assert plan["notes"] == [f"drift: {sentence}"]
+    same = {"verb": "deploy", "version": "1.0", "reason": "x"}
+    plan = _plan.make(same, models("1.0", app_drift="restore"), targets, routers, world.read())
+    assert phases(plan) == ["settle"]  # the release itself is well
+
+
+def test_traffic_before_the_first_deploy_is_drift(world):
+    world.weights["lb1"] = {"blue": 100}
+    assert "(no release): lb1 sends blue 100 % instead of no traffic" in refused(world.plan, "deploy", "1.0")
+
+
+def test_a_router_without_answer_is_no_drift(world):
+    live_on(world, "1.0")
+    targets, routers = world.info()
+    routers["lb1"]["answers"] = [answer(None, "timed out")]
+    request = {"verb": "deploy", "version": "2.0", "reason": "cure"}
+    plan = _plan.make(request, MODELS["2.0"], targets, routers, world.read())
+    assert phases(plan) == ["stage", "start", "shift", "watch"]
+
+
+@pytest.mark.requirement("BG-11")
+def test_the_record_knows_slot_version_and_time_and_reality_that_differs_stops_the_run(world, tmp_path):
+    live_on(world, "1.0")
+    journal = Journal(tmp_path, lambda: 1763726400.0)
+    journal.open({"user": "anna"}, "deploy", 60, 0, world.plan("deploy", "2.0"))
+    assert world.go("deploy", "2.0") == "deployed"
+    journal.close(1, 1, [], {**world.history[-1]})
+    read = Journal(tmp_path).read()
+    assert read["history"][0]["ended"] == 1763726400.0
+    assert {read["history"][0][key]["slot"]: read["history"][0][key]["version"] for key in ("from", "to")} == {
+        "blue": "1.0",
+        "green": "2.0",
+    }
+    assert _records.live(read["history"]) == place("2.0", "green")
+    targets, routers = world.info()
+    request = {"verb": "deploy", "version": "3.0", "reason": "x"}
+    assert _plan.make(request, MODELS["3.0"], targets, routers, read)["to"] == place("3.0", "blue")
+    routers["lb1"]["weights"] = {"blue": 100}
+    assert "lb1 sends blue 100 % instead of green 100 %" in refused(
+        _plan.make, request, MODELS["3.0"], targets, routers, read
+    )
+
+
+# -- retention --------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_prune_step_only_when_something_goes(world):
+    keep = {"app_keep_releases": 2}
+    for version, expected in (("1.0", []), ("2.0", []), ("3.0", ["1.0"]), ("4.0", ["2.0"])):
+        plan = world.plan("deploy", version, **keep)
+        removed = [step["args"]["web1"]["remove"] for step in plan["steps"] if step["phase"] == "commit"]
+        assert removed == ([[IDS[one] for one in expected]] if expected else [])
+        assert world.carry_out(plan) == "deployed"
+    present = [release["id"] for release in world.targets["web1"]["releases"]]
+    assert present == [IDS["3.0"], IDS["4.0"]]
+    assert phases(world.plan("rollback")) == ["start", "shift"]  # what it needs is still there
+
+
+def test_pinned_releases_stay_and_only_the_hosts_that_have_something_take_part(world):
+    more = {"app_keep_releases": 1, "app_pinned_releases": ["1.0"]}
+    live_on(world, "1.0", "2.0", "3.0")
+    plan = world.plan("deploy", "4.0", **more)
+    prune = plan["steps"][-1]
+    assert prune["args"]["web1"]["remove"] == [IDS["2.0"]]
+    assert prune["text"] == "1 old releases removed"
+    world.targets["web1"]["releases"] = [{"id": IDS[v]} for v in ("1.0", "3.0")]
+    assert world.plan("deploy", "4.0", **more)["steps"][-1]["hosts"] == ["web2"]
+
+
+# -- plain data, budget, banner ---------------------------------------------------------------------------------
+
+
+def every_plan():
+    world = World()
+    plans = [world.plan("deploy", "1.0")]
+    live_on(world, "1.0", "2.0", "3.0")
+    steps = [{"weight": 5}, {"weight": 100}]
+    plans += [
+        world.plan("deploy", "3.0"),
+        world.plan("deploy", "4.0", app_keep_releases=1, app_steps=steps),
+        world.plan("rollback"),
+    ]
+    world.until_crash = 11
+    with pytest.raises(CrashError):
+        world.go("deploy", "4.0")
+    world.until_crash = None
+    return [*plans, world.plan("deploy", "4.0"), world.plan("deploy", "3.0")]
+
+
+@pytest.mark.requirement("REC-07")
+def test_plans_are_plain_data_without_secrets_and_so_is_what_the_journal_keeps(tmp_path):
+    for number, plan in enumerate(every_plan()):
+        text = json.dumps(plan)
+        assert json.loads(text) == plan
+        assert SECRET not in text
+        assert "clickview==1.0" not in text
+        assert plan["budget_seconds"] == sum(step["budget_seconds"] for step in plan["steps"])
+        ids = [step["id"] for step in [*plan["steps"], *plan["revert"]]]
+        assert len(set(ids)) == len(ids)
+        journal = Journal(tmp_path / str(number), lambda: 1763726400.0)
+        journal.open({"user": "anna"}, plan["reason"], 60, 0, plan, settled=plan["settles"])
+        journal.close(1, 1, [], _engine.record(_engine.begin(plan, 0), None, {}))
+    kept = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any('"plan"' in text for text in kept)
+    assert not [text for text in kept if SECRET in text]
+
+
+def test_budgets(world):
+    live_on(world, "1.0", "2.0", "3.0", "4.0", "5.0")
+    plan = world.plan("deploy", "6.0")
+    budgets = {step["phase"]: step["budget_seconds"] for step in plan["steps"]}
+    shift = _plan.SHIFT_SECONDS
+    assert budgets == {"stage": 600, "start": 2 * (20 + 5 + 10), "shift": shift, "watch": 90, "commit": 120}
+    assert plan["budget_seconds"] == 600 + 70 + shift + 90 + 120
+
+
+def test_banner(world):
+    most = _plan.duration(600 + 70 + _plan.SHIFT_SECONDS + 90)
+    assert _plan.banner(world.plan("deploy", "1.0")) == [
+        f"clickview (none) -> 1.0   production   blue-green, 2 targets   at most {most}",
+        f"release {IDS['1.0']} in blue on web1, web2",
+        "  01-stage    1.0   on web1, web2",
+        "  02-start    blue 1.0 healthy   on web1, web2",
+        "  03-shift    blue 100 %   on lb1, lb2",
+        "  04-watch    60 s   ",
+        "rollback: none, this is the first release; a failure leaves no traffic",
+    ]
+    live_on(world, "1.0")
+    assert _plan.banner(world.plan("deploy", "1.0"))[1] == "nothing to do: it is live"
+    lines = _plan.banner(world.plan("deploy", "2.0", app_steps=[{"weight": 10}, {"weight": 100}]))
+    assert lines[0].startswith("clickview 1.0 -> 2.0   production   blue-green, 2 targets   at most ")
+    assert "  03-shift    blue 90 %, green 10 %   on lb1, lb2" in lines
+    assert lines[-1] == "rollback: 1.0 stays in blue; going back is one shift"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"), (790, "13 min 10 s")]
+)
+def test_duration(seconds, text):
+    assert _plan.duration(seconds) == text
+
+
+# -- runs that did not end --------------------------------------------------------------------------------------
+
+
+def events_of(verb, bad=()):
+    """(world before the run, its plan, all its events) of a run from 2.0 in green to blue."""
+    world = live_on(World(), "1.0", "2.0")
+    before = copy.deepcopy(world)
+    plan = world.plan(verb, "3.0")
+    world.carry_out(plan, bad)
+    return before, plan, world.runs[3]
+
+
+RUNS = {
+    "deploy": events_of("deploy"),
+    "rollback": events_of("rollback"),
+    "deploy that fails to start": events_of("deploy", [("02-start", "web2")]),
+    "deploy that fails its watch": events_of("deploy", [("04-watch", "localhost")]),
+    "rollback that fails to shift": events_of("rollback", [("02-shift", "lb2")]),
+}
+CUTS = [(name, length) for name, (_world, _plan_, events) in RUNS.items() for length in range(len(events) + 1)]
+
+
+def reality(plan, old, new):
+    """Targets on which the old and the new place stand or not; one that is gone is gone on web2 only."""
+    targets = {host: {"releases": [], "slots": {"blue": None, "green": None}} for host in TARGETS}
+    for one, stands in ((plan["from"], old), (plan["to"], new)):
+        for host in TARGETS:
+            running = stands or host == "web1"
+            targets[host]["slots"][one["slot"]] = {"release": one["release"], "version": "", "running": running}
+    return targets
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("name", "length"), CUTS)
+def test_a_run_cut_short_anywhere_is_settled_by_the_rules(name, length, old, new):
+    before, plan, events = RUNS[name]
+    cut = events[:length]
+    unfinished = [{"run": 3, "events": cut}]
+    targets, live = reality(plan, old, new), _records.live(before.history)
+    if length and not old and not new:
+        message = refused(_plan.settle, unfinished, live, targets, "deploy")
+        assert message.startswith("run 3 did not end, and neither 2.0 in green nor ")
+        assert "stands on every target (missing on web2)" in message
+        return
+    settled, records = _plan.settle(unfinished, live, targets, "deploy")
+    words = [event["event"] for event in cut]
+    moved = any(event["event"] == "intent" and event["phase"] == "shift" for event in cut)
+    failed = any(event["event"] == "result" and not event["ok"] for event in cut)
+    passed = "committed" in words
+    finished = new and (passed or (plan["verb"] == "rollback" and moved and not failed) or (moved and not old))
+    assert settled == (plan["to"] if finished else plan["from"])
+    assert [(record["run"], record["outcome"]) for record in records] == [
+        (3, plan["success"] if finished else "interrupted")
+    ]
+    if length:
+        assert (records[0]["from"], records[0]["to"], records[0]["verb"]) == (plan["from"], plan["to"], plan["verb"])
+        why = records[0]["reason"].partition(": ")[2]
+        assert ("watch had passed" in why) == (passed and new)
+        assert ("moved no traffic" in why) == (not moved)
+    else:
+        assert records[0]["to"]["release"] == ""
+
+
+def test_a_first_deploy_that_did_not_end_leaves_no_traffic(world):
+    world.until_crash = 11
+    with pytest.raises(CrashError):
+        world.go("deploy", "1.0")
+    world.until_crash = None
+    assert world.weights["lb1"] == {"blue": 100}
+    plan = world.plan("deploy", "1.0")
+    assert phases(plan) == ["settle", "settle", "stage", "start", "shift", "watch"]
+    assert weights(plan) == [{}, {"blue": 100}]
+    assert plan["notes"] == ["run 1 did not end; traffic goes to no release first"]
+    assert world.carry_out(plan) == "deployed"
+    assert world.agrees()
+
+
+def test_a_settled_live_place_must_stand(world):
+    live_on(world, "1.0")
+    world.until_crash = 3
+    with pytest.raises(CrashError):
+        world.go("deploy", "2.0")
+    world.until_crash = None
+    world.targets["web1"]["slots"]["blue"]["running"] = False
+    with pytest.raises(RunbookError, match=r"neither 1\.0 in blue nor 2\.0 in green stands on every target"):
+        world.plan("deploy", "2.0")
+    for info in world.targets.values():
+        info["slots"]["green"] = {"release": IDS["2.0"], "version": "2.0", "running": True, "answers": []}
+    assert refused(world.plan, "deploy", "2.0") == (
+        "1.0 in blue does not stand on web1 and an unfinished run has to be settled first; nothing has been touched"
+    )
+
+
+def crashed(world, at, *run, **more):
+    world.until_crash = at
+    try:
+        world.go(*run, **more)
+    except CrashError:
+        return True
+    finally:
+        world.until_crash = None
+    return False
+
+
+@pytest.mark.parametrize("at", range(1, 24))
+@pytest.mark.parametrize(
+    ("first", "again", "ends"),
+    [
+        (("deploy", "3.0"), ("deploy", "3.0"), "3.0"),  # the same command again finishes it
+        (("deploy", "3.0"), ("rollback",), "2.0"),  # nobody wants it any more
+        (("deploy", "3.0"), ("deploy", "4.0"), "4.0"),
+        (("rollback",), ("rollback",), "1.0"),
+        (("rollback",), ("deploy", "3.0"), "3.0"),
+    ],
+)
+def test_after_a_crash_anywhere_the_next_command_does_what_it_says(at, first, again, ends):
+    world = live_on(World(), "1.0", "2.0")
+    if not crashed(world, at, *first):
+        assert at >= 10
+        return
+    assert world.go(*again) in ("deployed", "restored", None)
+    assert world.agrees()
+    assert world.read()["unfinished"] == []
+    assert world.serves()[0] == ends
+
+
+@pytest.mark.parametrize("second", range(16))
+@pytest.mark.parametrize("at", range(0, 14, 2))
+def test_a_crash_while_a_crash_is_settled(at, second):
+    world = live_on(World(), "1.0", "2.0")
+    crashed(world, at, "deploy", "3.0")
+    crashed(world, second, "deploy", "3.0")
+    assert world.go("deploy", "3.0") in ("deployed", None)
+    assert world.serves()[0] == "3.0"
+    assert world.agrees()
+    runs = [record["run"] for record in world.history]
+    assert sorted(runs) == sorted(set(runs))
+
+
+def test_a_rollback_that_only_undid_a_run_did_not_leave_the_live_release(world):
+    live_on(world, "1.0", "2.0")
+    assert crashed(world, 9, "deploy", "3.0")
+    assert world.go("rollback") == "restored"
+    assert world.serves() == ("2.0", "green")
+    live_on(world, "4.0")
+    assert world.plan("rollback")["to"]["version"] == "2.0"
+
+
+def test_when_settling_fails_nothing_else_is_done_and_the_next_run_says_so(world):
+    live_on(world, "1.0", "2.0")
+    assert crashed(world, 11, "deploy", "3.0")  # one router of two has moved
+    assert world.go("deploy", "3.0", bad=[("01-settle", "lb1")]) == "failed"
+    assert world.weights == {"lb1": {"blue": 100}, "lb2": {"green": 100}}
+    assert _records.live(world.history) == place("2.0", "green")
+    assert "lb1 sends blue 100 % instead of green 100 %" in refused(world.plan, "deploy", "3.0")
+    assert world.go("deploy", "3.0", app_drift="restore") == "deployed"
+    assert world.agrees()
+
+
+def test_when_the_way_back_fails_what_may_have_traffic_is_not_stopped(world):
+    live_on(world, "1.0")
+    plan = world.plan("deploy", "2.0")
+    assert world.carry_out(plan, [("04-watch", "localhost"), ("05-revert", "lb2")]) == "revert_failed"
+    assert world.weights == {"lb1": {"blue": 100}, "lb2": {"green": 100}}
+    assert all(info["slots"]["green"]["running"] for info in world.targets.values())
+    assert "lb2 sends green 100 % instead of blue 100 %" in refused(world.plan, "deploy", "2.0")
+
+
+@pytest.mark.requirement("BG-12")
+def test_a_trigger_during_the_watch_switches_back_to_the_slot_that_stands_without_deploying(world):
+    live_on(world, "1.0")
+    before = copy.deepcopy(world.targets["web1"]["slots"]["blue"])
+    plan = world.plan("deploy", "2.0", app_steps=[{"weight": 10}, {"weight": 100}])
+    assert world.carry_out(plan, [("04-watch", "localhost")]) == "rolled_back"
+    events = [event["phase"] for event in world.runs[2] if event["event"] == "intent"]
+    assert events == ["stage", "start", "shift", "watch", "revert", "revert"]
+    assert world.serves() == ("1.0", "blue")
+    assert world.targets["web1"]["slots"] == {"blue": before, "green": None}
+
+
+ACTS = st.tuples(
+    st.sampled_from(["deploy", "deploy", "deploy", "rollback"]),
+    st.sampled_from(sorted(MODELS)),
+    st.sampled_from(["previous", *sorted(MODELS)]),
+    st.none() | st.integers(0, 24),
+    st.none() | st.tuples(st.integers(0, 7), st.integers(0, 1)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ACTS, max_size=8))
+def test_any_life_of_an_application(acts):
+    """Deploys and rollbacks that fail or crash anywhere, again and again: no slot with traffic is ever touched, no
+    traffic goes to what does not run (the world asserts both), and after a run that ended records and routers agree.
+    """
+    world = World()
+    for verb, version, wanted, crash_at, failure in acts:
+        try:
+            plan = world.plan(verb, version, wanted, app_keep_releases=1, watch_seconds=5)
+        except RunbookError as error:
+            sentence = str(error)
+            assert sentence.startswith(("there is nothing to roll back", "rollback_to: ")) or (  # noqa: PT017
+                "is no longer on" in sentence and wanted != "previous"
+            )
+            continue
+        bad = []
+        if failure and failure[0] < len(plan["steps"]):
+            step = plan["steps"][failure[0]]
+            bad = [(step["id"], step["hosts"][failure[1] % len(step["hosts"])])]
+        settles = bool(bad) and bad[0][0].endswith("settle")
+        world.until_crash = crash_at
+        try:
+            outcome = world.carry_out(plan, [] if settles else bad)
+        except CrashError:
+            continue
+        finally:
+            world.until_crash = None
+        failed = bool(bad) and not settles and not bad[0][0].endswith("commit")
+        assert outcome in (("failed", "rolled_back") if failed else ("deployed", "restored", None))
+        assert world.agrees()
+        assert world.read()["unfinished"] == []
+        if outcome in ("deployed", "restored"):
+            assert world.serves()[0] == plan["to"]["version"]
+        live = _records.live(world.history)
+        if live:  # and the way back is never removed
+            for info in world.targets.values():
+                present = {release["id"] for release in info["releases"]}
+                assert live["release"] in present
+                try:
+                    back = _records.choose_rollback_target(world.history)
+                except RunbookError:
+                    continue
+                assert back["release"] in present
