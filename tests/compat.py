@@ -132,7 +132,7 @@ def main() -> int:
         if runner is None:
             print(f"compat: {version} unit tests skipped: pytest cannot be installed for it")
             continue
-        command = [runner, "-m", "pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
+        command = [runner, "-m", "pytest", "-rfEs", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
         command += [f"--junitxml={RESULTS}/test-compat-{version}.xml", *tests]
         try:
             status = subprocess.run(

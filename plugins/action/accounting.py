@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import IO, Any, Optional, cast
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -100,9 +100,9 @@ def _start(options: dict[str, Any]) -> dict[str, Any]:
                 cwd="/",
                 start_new_session=True,
             )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(config).encode())
-        process.stdin.close()
+        stdin = cast(IO[bytes], process.stdin)
+        stdin.write(json.dumps(config).encode())
+        stdin.close()
         start_time = _prober.process_start(process.pid)
         _await_first_sample(directory, process, config["timeout_seconds"])
     except BaseException as error:

@@ -89,7 +89,9 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
     against = votes(step, outcomes)
     bad = {host: problem for host, problem in against.items() if problem}
     begun = state["intended"][-1]["at"]
-    results = {h: (outcomes.get(h) or {}).get("result") or {} for h in step["hosts"]}
+    # What a host left of an earlier step was counted then.
+    answers = {h: outcomes.get(h) or {} for h in step["hosts"]}
+    results = {h: a.get("result") or {} if a.get("step") == step["id"] else {} for h, a in answers.items()}
     text = said(bad)
     done = {
         "step": step["id"],

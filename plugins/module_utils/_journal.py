@@ -182,7 +182,13 @@ class Journal:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        fd = os.open(self.directory / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self.directory / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise RunbookError(
+                f"this run no longer holds the lease: nobody does, because the journal in {self.directory} is gone. "
+                "Bring it back, then run the same command again"
+            ) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # held for milliseconds only; the lease is what lasts
             yield

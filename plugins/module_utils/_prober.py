@@ -27,7 +27,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 from urllib.parse import urlsplit
 
 FLUSH_SECONDS = 0.1
@@ -93,8 +93,7 @@ class Wire(asyncio.Protocol):
         self._waiter: Optional[asyncio.Future[None]] = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -243,8 +242,7 @@ class Client:
             wire.used = True
             timer = loop.call_at(deadline, wire.expire)
             try:
-                assert wire.transport is not None
-                wire.transport.write(self.request)
+                cast(asyncio.Transport, wire.transport).write(self.request)
                 status, body, reusable = await wire.answer()
             except ValueError:
                 raise AnswerError("malformed") from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
@@ -87,7 +88,7 @@ def _scalar(value: Any, kind: str) -> Any:
         except (ValueError, OverflowError):
             return None
         if kind == "float":
-            return number if number == number and abs(number) != float("inf") else None
+            return number if math.isfinite(number) else None
         if not number.is_integer():
             return None
         return int(value) if isinstance(value, int) else int(number)

@@ -236,7 +236,7 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     router = Router(params["path"], params["home"], params["command"], params["pid_path"])
 
     def confirm(deadline_seconds: float) -> list[dict[str, Any]]:
-        # Close together: the workers are known to be new, and a rollback waits for this.
+        # Close together: each answer names its version, and a rollback waits for the row.
         return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.05)]
 
     if check_mode:

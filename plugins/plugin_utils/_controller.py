@@ -59,7 +59,8 @@ def host_values(hostvars: Any, loader: Any, host: str, verb: str, overrides: Map
     Only a deploy needs what makes a release; other verbs leave those keys untemplated, because the artifact of an
     old version need not be on the controller any more.
     """
-    raw = {**hostvars.raw_get(host), **overrides, "hostvars": hostvars, "inventory_hostname": host}
+    # Which version a rollback goes to is known only later: until then the values made of it are made of nothing.
+    raw = {"app_version": "", **hostvars.raw_get(host), **overrides, "hostvars": hostvars, "inventory_hostname": host}
     templar = Templar(loader=loader, variables=raw)
     if verb == "deploy":
         _check_version(templar, raw, host)

@@ -68,6 +68,7 @@ class Moment(NamedTuple):
 
     lines: int
     name: str
+    event: str
     phase: str
     seconds: float
 
@@ -83,7 +84,7 @@ def moments(journal: list[dict[str, Any]]) -> list[Moment]:
         if following == event["at"] and number < len(journal):
             continue
         name = f"line {number} of {len(journal)}: {event['event']} {event.get('step', '')}".rstrip()
-        found.append(Moment(number, name, event.get("phase", ""), following - event["at"]))
+        found.append(Moment(number, name, event["event"], event.get("phase", ""), following - event["at"]))
     return found
 
 

@@ -117,13 +117,13 @@ def test_journal_that_cannot_be_written(live: Site) -> None:
 
 @pytest.mark.slow
 def test_journal_that_cannot_be_read(live: Site) -> None:
-    runs = live.state / "runs" / str(run_numbers(live)[-1] + 1)
-    bad_run = runs.with_suffix(".jsonl")
-    bad_run.mkdir()
+    lease = live.state / "lease.json"
+    whole = lease.read_bytes()
+    lease.write_bytes(whole[: len(whole) // 2])
     try:
         bad = touches_nothing(live)
     finally:
-        bad_run.rmdir()
+        lease.write_bytes(whole)
     assert "Traceback" not in bad.output
     assert f"the journal in {live.state} cannot be read" in bad.output
 

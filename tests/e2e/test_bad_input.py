@@ -57,7 +57,7 @@ MODEL: dict[str, Wrong] = {
     "version that is no file name": Wrong(
         "app_version: '../1.1.0' must be letters, digits and any of . _ + -", variables={"app_version": "../1.1.0"}
     ),
-    "version that was never built": Wrong("demo-9.9.9.tar.gz.sha256", variables={"app_version": "9.9.9"}),
+    "version that was never built": Wrong(f"{SERVICE}.artifact.sha256 (on target1): ", variables={"app_version": "9.9.9"}),
     "rollback without a reason": Wrong(
         "app_reason: is missing; say why you roll back, for example -e app_reason='errors since 14:02'",
         verb="rollback",
@@ -85,10 +85,11 @@ MODEL: dict[str, Wrong] = {
     "secret from an environment that lacks it": Wrong(
         f"{SERVICE}.secrets.API_KEY: {PLACEHOLDER}", edits=secret("\"{{ lookup('env', 'RUNBOOK_NO_SUCH_KEY') }}\"")
     ),
-    "secret from a file that is not there": Wrong("/no/such/key", edits=secret("\"{{ lookup('file', '/no/such/key') }}\"")),
-    "secret that needs the vault's password": Wrong("vault", edits=secret(f"!vault |\n          {NOT_A_VAULT_SECRET}")),
+    "secret from a file that is not there": Wrong("Unable to access the file '/no/such/key'", edits=secret("\"{{ lookup('file', '/no/such/key') }}\"")),
+    "secret that needs the vault's password": Wrong(f"{SERVICE}.secrets.API_KEY (on target1): ", edits=secret(f"!vault |\n          {NOT_A_VAULT_SECRET}")),
     "undefined variable": Wrong(
-        "app_services (on ", edits=secret('"{{ nobody_defined_this }}"')
+        f"{SERVICE}.secrets.API_KEY (on target1): 'nobody_defined_this' is undefined",
+        edits=secret('"{{ nobody_defined_this }}"'),
     ),
     "secret in the command": Wrong(
         f"{SERVICE}.command: contains the secret API_KEY; use $API_KEY, the command line is public",
@@ -101,7 +102,7 @@ MODEL: dict[str, Wrong] = {
     "steps that end early": Wrong(
         "app_steps[0].weight: the last step must be 100 percent, not 50", variables={"app_steps": [{"weight": 50}]}
     ),
-    "steps that are no list": Wrong("app_steps: must be a list, not '50'", variables={"app_steps": "50"}),
+    "steps that are no list": Wrong("app_steps: must be a list, not text", variables={"app_steps": "50"}),
     "one port for both slots": Wrong(
         f"{SERVICE}.ports.green: port ", edits=edit('green: "{{ local_ports.green }}"', 'green: "{{ local_ports.blue }}"')
     ),
@@ -189,8 +190,76 @@ def plays(live: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 @pytest.mark.parametrize("what", MODEL)
 def test_model_and_command_line(plays: tuple[dict[str, Play], bool], what: str) -> None:
     done = plays[0][what]
-    print(done.output)
     assert done.code != 0
     assert MODEL[what].said in done.output, done.output
-    assert "Nothing has been touched." in done.output
-    assert "Traceback" not in done.output
+    assert "Nothing has been touched." in done.output, done.output
+    assert "Traceback" not in done.output, done.output
+    assert len(done.output.splitlines()) <= 5, done.output
+
+
+def test_none_of_them_touched_anything(plays: tuple[dict[str, Play], bool], live: Site) -> None:
+    assert plays[1], "a file of the targets, the router or the records is not what it was"
+    assert live.answers(3) == {"1.0.0"}
+
+
+# -- artifacts: they are looked at when the release is made, so such a run has a number and a record --------------
+
+
+def member(name: str, **more: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info
+
+
+def packed(*members: tarfile.TarInfo) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for info in (member("server.py"), *members):
+            archive.addfile(info, io.BytesIO(b"\0" * info.size))
+    return stream.getvalue()
+
+
+ARTIFACTS: dict[str, tuple[bytes, str]] = {
+    "missing": (b"", "archive of the service backend: cannot read {path}: No such file or directory"),
+    "another file": (packed(), "archive of the service backend: {path} has sha256 {sha256}, but {hex} was expected"),
+    "no archive": (b"<html>404 Not Found</html>", "{path} is not a whole tar archive (plain, gz, xz or bz2)"),
+    "out of the tree": (packed(member("../evil.py")), "has the member '../evil.py' with '..' in its path"),
+    "absolute path": (packed(member("/etc/evil")), "has the member '/etc/evil' with an absolute path"),
+    "link that leads out": (
+        packed(member("data", type=tarfile.SYMTYPE, linkname="../../../..")),
+        "has the link 'data' to '../../../..', which leads out of the tree or in circles",
+    ),
+    "device": (
+        packed(member("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)),
+        "has the member 'null', which is a device file; only files, directories and links are allowed",
+    ),
+}
+
+
+@pytest.mark.requirement("REL-09", "DEP-11")
+@pytest.mark.parametrize("what", ARTIFACTS)
+def test_artifact(live: Site, tmp_path: Path, what: str) -> None:
+    content, said = ARTIFACTS[what]
+    path = live.lab.root / "artifacts" / "demo-4.0.0.tar.gz"
+    path.unlink(missing_ok=True)
+    if what != "missing":
+        path.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    stated = HEX if what == "another file" else sha256
+    path.with_name(f"{path.name}.sha256").write_text(f"{stated}  {path.name}\n", encoding="ascii")
+
+    def kept() -> dict[str, Any]:
+        found = tree(live.lab.root / "targets", live.lab.root / "router")
+        return {name: entry for name, entry in found.items() if not name.endswith("/fence")}
+
+    before, runs = kept(), len(live.history())
+    bad = live.deploy("4.0.0")
+    assert bad.code != 0
+    assert bad.outcome == "failed"
+    assert said.format(path=path, sha256=sha256, hex=HEX) in bad.output, bad.output
+    assert "Traceback" not in bad.output
+    assert kept() == before
+    assert [record["outcome"] for record in live.history()[runs:]] == ["failed"]
+    assert live.live() == "1.0.0"
+    assert live.answers(3) == {"1.0.0"}

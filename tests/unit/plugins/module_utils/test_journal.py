@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
@@ -260,7 +261,7 @@ def test_a_run_that_begins_while_the_journal_is_read_makes_the_reading_stale(jou
 
 def snapshot(directory):
     return {
-        os.path.join(where, name): open(os.path.join(where, name), "rb").read()  # noqa: SIM115
+        os.path.join(where, name): open(os.path.join(where, name), "rb").read()
         for where, _dirs, names in os.walk(directory)
         for name in names
     }
@@ -307,7 +308,17 @@ def test_only_the_holder_writes(journal, run, fence):
     assert journal.runs() == [1]
 
 
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_a_journal_that_is_gone_during_a_run_is_not_begun_anew(journal, call):
+    begin(journal)
+    shutil.rmtree(journal.directory)
+    with pytest.raises(RunbookError, match="nobody does, because the journal in .* is gone"):
+        journal.write(1, 1, [], 60) if call == "write" else journal.close(1, 1, [], {})
+    assert not journal.directory.exists()
+
+
 def test_nobody_writes_before_the_first_run(journal):
+    journal.directory.mkdir(parents=True)
     with pytest.raises(RunbookError, match="nobody does"):
         journal.write(1, 1, [], 60)
 

@@ -136,7 +136,10 @@ BAD = {
         svc(1, "port", ...),
         [f"{S1}.port: is missing; give Port that the command listens on in the blue slot, 1 to 65535"],
     ),
-    "missing health": (svc(1, "health", ...), [f"{S1}.health: is missing; give The probe that proves the service healthy"]),
+    "missing health": (
+        svc(1, "health", ...),
+        [f"{S1}.health: is missing; give The probe that proves the service healthy"],
+    ),
     "missing health path": (
         svc(1, "health", {}),
         [f"{S1}.health.path: is missing; give Path of the probe, for example /health"],
@@ -158,7 +161,7 @@ BAD = {
         change("app_services", {"backend": good()["app_services"][0]}),
         ["app_services: must be a list, not a mapping"],
     ),
-    "service as a string": (change("app_services/0", "backend"), [f"{S0}: must be a mapping, not 'backend'"]),
+    "service as a string": (change("app_services/0", "backend"), [f"{S0}: must be a mapping, not text"]),
     "port is a word": (svc(0, "port", "http"), [f"{S0}.port: must be a whole number, not 'http'"]),
     "port is a fraction": (svc(0, "port", "80.5"), [f"{S0}.port: must be a whole number, not '80.5'"]),
     "port is true": (svc(0, "port", True), [f"{S0}.port: must be a whole number, not True"]),
@@ -175,7 +178,10 @@ BAD = {
         [f"{S0}.environment: must be a mapping, not a list"],
     ),
     "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, not 'docker'"]),
-    "unknown strategy": (change("app_strategy", "bluegreen"), ["app_strategy: must be one of blue_green, not 'bluegreen'"]),
+    "unknown strategy": (
+        change("app_strategy", "bluegreen"),
+        ["app_strategy: must be one of blue_green, not 'bluegreen'"],
+    ),
     "unknown drift word": (change("app_drift", "fix"), ["app_drift: must be one of stop, restore, not 'fix'"]),
     "unknown no data word": (change("watch_no_data", "ok"), ["watch_no_data: must be one of fail, pass, not 'ok'"]),
     "percent sign": (
@@ -212,7 +218,10 @@ BAD = {
     "service router url": (svc(1, "router_url", "http://a b/"), [f"{S1}.router_url: 'http://a b/' {URL}"]),
     "keeps no release": (change("app_keep_releases", 0), ["app_keep_releases: must be at least 1, not 0"]),
     "short lease": (change("app_lease_ttl_seconds", 5), ["app_lease_ttl_seconds: must be at least 10, not 5"]),
-    "negative lease wait": (change("app_lease_wait_seconds", -1), ["app_lease_wait_seconds: must be at least 0, not -1"]),
+    "negative lease wait": (
+        change("app_lease_wait_seconds", -1),
+        ["app_lease_wait_seconds: must be at least 0, not -1"],
+    ),
     "offset of nothing": (
         change("app_slot_port_offset", 0),
         [
@@ -222,8 +231,14 @@ BAD = {
         ],
     ),
     "negative watch": (change("watch_seconds", "-1"), ["watch_seconds: must be at least 0, not -1"]),
-    "watch without pause": (change("watch_interval_seconds", 0), ["watch_interval_seconds: must be at least 0.1, not 0"]),
-    "watch without window": (change("watch_window_seconds", -2.5), ["watch_window_seconds: must be at least 0.1, not -2.5"]),
+    "watch without pause": (
+        change("watch_interval_seconds", 0),
+        ["watch_interval_seconds: must be at least 0.1, not 0"],
+    ),
+    "watch without window": (
+        change("watch_window_seconds", -2.5),
+        ["watch_window_seconds: must be at least 0.1, not -2.5"],
+    ),
     "no minimum": (change("watch_minimum_requests", 0), ["watch_minimum_requests: must be at least 1, not 0"]),
     "negative failure limit": (change("watch_failure_limit", -1), ["watch_failure_limit: must be at least 0, not -1"]),
     "p95 of nothing": (change("watch_p95_ms", 0), ["watch_p95_ms: must be at least 1, not 0"]),
@@ -570,7 +585,7 @@ PLACES = [
     ["app_steps"],
 ]
 SHAPES = {
-    "list": lambda secret: [[secret]],
+    "list": lambda secret: [secret],
     "mapping": lambda secret: {"DB_PASSWORD": secret},
     "services": lambda secret: {"backend": {"secrets": {"DB_PASSWORD": secret}}},
     "service": lambda secret: [{"secrets": {"DB_PASSWORD": secret}}],

@@ -30,7 +30,9 @@ def history(text):
     for number, word in enumerate(text.split(), 1):
         verb = "rollback" if word.startswith("<") else "deploy"
         letter = word.strip("<!?")
-        outcome = {"!": "rolled_back", "?": "interrupted"}.get(word[-1], "restored" if verb == "rollback" else "deployed")
+        outcome = {"!": "rolled_back", "?": "interrupted"}.get(
+            word[-1], "restored" if verb == "rollback" else "deployed"
+        )
         slot = "blue" if live is None or live["slot"] == "green" else "green"
         record = {
             "run": number,
@@ -258,7 +260,7 @@ def test_prune_never_takes_what_is_needed(text, present, keep, pinned, in_slots)
         try:
             assert _records.choose_rollback_target(records)["release"] not in removed
         except RunbookError as error:
-            assert "nothing to roll back to" in str(error)  # noqa: PT017
+            assert "nothing to roll back to" in str(error)
     assert not set(removed) & set(verified[:keep])
     # ... and takes all the rest: a second time there is nothing left to take.
     rest = [release for release in present if release not in removed]
@@ -271,7 +273,7 @@ def test_a_target_was_verified_and_is_not_live(text, wanted):
     try:
         target = _records.choose_rollback_target(records, wanted)
     except RunbookError as error:
-        assert str(error).startswith(("there is nothing to roll back", "rollback_to: "))  # noqa: PT017
+        assert str(error).startswith(("there is nothing to roll back", "rollback_to: "))
         return
     assert target["release"] != _records.live(records)["release"]
     good = [r for r in records if r["outcome"] in ("deployed", "restored") and r["to"]["release"] == target["release"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -110,6 +111,24 @@ def test_a_run_that_was_taken_over_fails(run, directory, state):
     assert (result["failed"], result["fenced"]) == (True, True)
     assert result["msg"].startswith("run 1 (fencing number 1) no longer holds the lease: run 2 ")
     assert snapshot(directory) == before
+
+
+@pytest.mark.parametrize("state", ["written", "renewed", "closed"])
+def test_a_journal_that_is_gone_fails_and_is_not_begun_anew(run, directory, state):
+    opened(run)
+    shutil.rmtree(directory)
+    result = run(journal, state=state, run=1, fence=1)
+    assert result["failed"] is True
+    assert f"the journal in {directory} is gone" in result["msg"]
+    assert not directory.exists()
+
+
+def test_a_journal_that_can_not_be_read_fails(run, directory):
+    opened(run)
+    (directory / "history.jsonl").write_text("not ours\n")
+    result = run(journal_info)
+    assert result["failed"] is True
+    assert result["msg"].startswith(f"the journal in {directory} cannot be read: ")
 
 
 @pytest.mark.parametrize("state", ["opened", "written", "renewed", "closed"])
