@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems, Spec, check, closest
+from ansible_collections.signalbox.runbook.plugins.module_utils._schema import SHOWN, Problems, Spec, check, closest
 
 Model = dict[str, Any]
 
@@ -52,9 +52,22 @@ def load(
         model.update(check(own, options, "", problems))
     if not problems:
         _rules(model, verb, problems)
+    _mask(problems, values.get("app_services"))
     if where:
         problems[:] = [f"{problem} (on {where})" for problem in problems]
     return model, problems
+
+
+def _mask(problems: Problems, services: Any) -> None:
+    """A secret that is in a wrong place too, where values are quoted, is not."""
+    given = (
+        [s.get("secrets") for s in services if isinstance(s, Mapping)] if isinstance(services, (list, tuple)) else []
+    )
+    for word in [str(value) for secrets in given if isinstance(secrets, Mapping) for value in secrets.values()]:
+        quoted = repr(word)[1:-1]
+        for text in (word, quoted, quoted[:SHOWN]):
+            if len(text) >= 8 and not _PLACEHOLDER.match(text):  # shorter ones are words of our own sentences too
+                problems[:] = [problem.replace(text, "***") for problem in problems]
 
 
 def _without_release(options: Mapping[str, Spec]) -> dict[str, Spec]:
@@ -346,11 +359,11 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
 
 def release_digest(model: Model) -> str:
     """Digest of all that makes the release on one target: code identity, command, configuration, environment."""
-    made_of = [{key: service[key] for key in ("name", *RELEASE_KEYS)} for service in model["app_services"]]
+    made_of = release_services(model["app_services"])
     for part in made_of:  # where the archive lies does not matter, its content does
         artifact = part["artifact"]
         part["artifact"] = {
-            k: v for k, v in artifact.items() if k not in ("archive", "wheel") or not artifact["sha256"]
+            k: v for k, v in artifact.items() if k not in ("archive", "wheel") or "sha256" not in artifact
         }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -97,7 +97,8 @@ def settle(
             continue
         committed = any(event["event"] == "committed" for event in run["events"])
         old_gone, new_gone = stands(plan["from"], targets), stands(plan["to"], targets)
-        if new_gone and old_gone:
+        # There is no going back to nothing from what users already rely on.
+        if new_gone and (old_gone or (committed and plan["from"] is None)):
             raise RunbookError(
                 f"run {run['run']} did not end, and neither {_name(plan['from'])} nor {_name(plan['to'])} stands on "
                 f"every target (missing on {', '.join(sorted({*old_gone, *new_gone}))}); nothing has been touched. "

@@ -18,6 +18,8 @@ from typing import Any, Optional
 
 Spec = Mapping[str, Any]
 
+SHOWN = 56  # so much of a long value is quoted
+
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 
@@ -38,7 +40,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, (Mapping, list, tuple)):  # a secret may be deep in it
         return "a mapping" if isinstance(value, Mapping) else "a list"
     text = repr(value) if not isinstance(value, str) else repr(str(value))
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= SHOWN + 4 else text[: SHOWN + 1] + "..."
 
 
 def _hides(value: Any, spec: Spec) -> bool:

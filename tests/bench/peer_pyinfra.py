@@ -90,7 +90,7 @@ def shift(slot: str) -> None:
     )
     upstream = f"upstream demo_backend {{\n{members}    keepalive 32;\n}}\n"
     files.put(name="Write the upstream", src=StringIO(upstream), dest=data.include, mode="0644")
-    asked = f'for n in 1 2 3 4 5; do [ "$({answer(data.front)})" = {version} ] || {{ false; break; }}; done'
+    asked = f'n=0; while [ $n -lt 5 ] && [ "$({answer(data.front)})" = {version} ]; do n=$((n+1)); done; [ $n = 5 ]'
     server.shell(
         name="Reload nginx and prove it",
         commands=[

@@ -57,7 +57,9 @@ MODEL: dict[str, Wrong] = {
     "version that is no file name": Wrong(
         "app_version: '../1.1.0' must be letters, digits and any of . _ + -", variables={"app_version": "../1.1.0"}
     ),
-    "version that was never built": Wrong(f"{SERVICE}.artifact.sha256 (on target1): ", variables={"app_version": "9.9.9"}),
+    "version that was never built": Wrong(
+        f"{SERVICE}.artifact.sha256 (on target1): ", variables={"app_version": "9.9.9"}
+    ),
     "rollback without a reason": Wrong(
         "app_reason: is missing; say why you roll back, for example -e app_reason='errors since 14:02'",
         verb="rollback",
@@ -85,8 +87,12 @@ MODEL: dict[str, Wrong] = {
     "secret from an environment that lacks it": Wrong(
         f"{SERVICE}.secrets.API_KEY: {PLACEHOLDER}", edits=secret("\"{{ lookup('env', 'RUNBOOK_NO_SUCH_KEY') }}\"")
     ),
-    "secret from a file that is not there": Wrong("Unable to access the file '/no/such/key'", edits=secret("\"{{ lookup('file', '/no/such/key') }}\"")),
-    "secret that needs the vault's password": Wrong(f"{SERVICE}.secrets.API_KEY (on target1): ", edits=secret(f"!vault |\n          {NOT_A_VAULT_SECRET}")),
+    "secret from a file that is not there": Wrong(
+        "Unable to access the file '/no/such/key'", edits=secret("\"{{ lookup('file', '/no/such/key') }}\"")
+    ),
+    "secret that needs the vault's password": Wrong(
+        f"{SERVICE}.secrets.API_KEY (on target1): ", edits=secret(f"!vault |\n          {NOT_A_VAULT_SECRET}")
+    ),
     "undefined variable": Wrong(
         f"{SERVICE}.secrets.API_KEY (on target1): 'nobody_defined_this' is undefined",
         edits=secret('"{{ nobody_defined_this }}"'),
@@ -104,7 +110,8 @@ MODEL: dict[str, Wrong] = {
     ),
     "steps that are no list": Wrong("app_steps: must be a list, not text", variables={"app_steps": "50"}),
     "one port for both slots": Wrong(
-        f"{SERVICE}.ports.green: port ", edits=edit('green: "{{ local_ports.green }}"', 'green: "{{ local_ports.blue }}"')
+        f"{SERVICE}.ports.green: port ",
+        edits=edit('green: "{{ local_ports.green }}"', 'green: "{{ local_ports.blue }}"'),
     ),
     "port that is no number": Wrong(
         f"{SERVICE}.ports.green: must be a whole number, not 'green'",
@@ -115,7 +122,8 @@ MODEL: dict[str, Wrong] = {
         variables={"app_url": "127.0.0.1:80"},
     ),
     "misspelt key of a service": Wrong(
-        f"{SERVICE}.start_second: unknown key; did you mean start_seconds?", edits=edit("start_seconds:", "start_second:")
+        f"{SERVICE}.start_second: unknown key; did you mean start_seconds?",
+        edits=edit("start_seconds:", "start_second:"),
     ),
     "no health probe": Wrong(
         f"{SERVICE}.health: is missing; give The probe that proves the service healthy",
@@ -127,10 +135,18 @@ MODEL: dict[str, Wrong] = {
     ),
     "requirement without a version": Wrong(
         f"{SERVICE}.artifact.python[0]: 'datasette' must name an exact version, like datasette==0.65.1",
-        variables={"app_services": [{
-            "name": "backend", "port": 18000, "artifact": {"python": ["datasette"]}, "command": "datasette",
-            "health": {"path": "/"}, "version": {"path": "/version"},
-        }]},
+        variables={
+            "app_services": [
+                {
+                    "name": "backend",
+                    "port": 18000,
+                    "artifact": {"python": ["datasette"]},
+                    "command": "datasette",
+                    "health": {"path": "/"},
+                    "version": {"path": "/version"},
+                }
+            ]
+        },
     ),
     "watch without requests": Wrong(
         "accounting_requests_per_second: is 0, so a watch would see no data; set watch_seconds to 0 too",

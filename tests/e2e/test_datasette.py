@@ -9,12 +9,14 @@ import os
 import subprocess
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from conftest import make_site
 from runbook_site import Play, Site
 
 OLD, NEW = "0.64.8", "0.65.1"
@@ -26,7 +28,8 @@ def use(site: Site, service: dict[str, Any], **more: Any) -> None:
     variables = yaml.safe_load(model.read_text(encoding="utf-8"))
     kept = variables["app_services"][0]
     variables["app_services"] = [
-        {key: kept[key] for key in ("name", "port", "ports", "start_seconds", "stop_seconds", "drain_seconds")} | service
+        {key: kept[key] for key in ("name", "port", "ports", "start_seconds", "stop_seconds", "drain_seconds")}
+        | service
     ]
     variables.update(more)
     model.write_text(yaml.safe_dump(variables), encoding="utf-8")
@@ -70,7 +73,7 @@ def test_datasette_from_pypi_up_and_back(small_site: Site) -> None:
     assert site.live() == OLD
 
 
-HELLO = '''\
+HELLO = """\
 import http.server, json, os
 
 VERSION = "{version}"
@@ -97,7 +100,7 @@ def main():
 
 if __name__ == "__main__":
     main()
-'''
+"""
 
 
 def git(repository: Path, *words: str) -> str:
@@ -140,6 +143,12 @@ def make_wheel(directory: Path, version: str) -> tuple[Path, str]:
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope="module")
+def hello_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A lab of its own, because another application on the same ports is not ours to stop."""
+    yield from make_site(tmp_path_factory.mktemp("hello"), 1)
+
+
 def deploy(site: Site, version: str, artifact: dict[str, Any], command: str) -> Play:
     probe = {"path": "/version", "expect": {"version": "{{ app_version }}"}}
     use(
@@ -150,7 +159,8 @@ def deploy(site: Site, version: str, artifact: dict[str, Any], command: str) -> 
 
 
 @pytest.mark.requirement("DEP-01", "REC-02")
-def test_tag_of_a_git_repository_then_a_wheel(site: Site, tmp_path: Path) -> None:
+def test_tag_of_a_git_repository_then_a_wheel(hello_site: Site, tmp_path: Path) -> None:
+    site = hello_site
     commit = make_repository(tmp_path / "hello")
     repository = str(tmp_path / "hello")
     moving = deploy(site, "1.0.0", {"git": repository, "ref": "main"}, "python3 hello.py")

@@ -87,7 +87,7 @@ class CommandLines(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(0.02):
+        while not self.ended.wait(0.05):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     self.seen.add(path.read_bytes())
@@ -135,8 +135,12 @@ class Looked:
                 self.places[str(path)] = path.read_bytes()
 
     def leaks(self, secrets: dict[str, str]) -> list[str]:
-        return [f"{name} in {where}" for where, text in self.places.items() for name, word in secrets.items()
-                if word.encode() in text]
+        return [
+            f"{name} in {where}"
+            for where, text in self.places.items()
+            for name, word in secrets.items()
+            if word.encode() in text
+        ]
 
     def open_files(self, secrets: dict[str, str]) -> list[str]:
         """Files with a secret that anybody but their owner may read, or where no secret belongs."""

@@ -312,7 +312,7 @@ def test_only_the_holder_writes(journal, run, fence):
 def test_a_journal_that_is_gone_during_a_run_is_not_begun_anew(journal, call):
     begin(journal)
     shutil.rmtree(journal.directory)
-    with pytest.raises(RunbookError, match="nobody does, because the journal in .* is gone"):
+    with pytest.raises(RunbookError, match=r"nobody does, because the journal in .* is gone"):
         journal.write(1, 1, [], 60) if call == "write" else journal.close(1, 1, [], {})
     assert not journal.directory.exists()
 

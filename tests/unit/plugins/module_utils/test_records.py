@@ -332,7 +332,7 @@ def test_thousands_of_records():
     assert _records.live(records)["release"] == "r4999"
     assert _records.choose_rollback_target(records)["release"] == "r4998"
     assert _records.choose_rollback_target(records, "1.18")["release"] == "r18"
-    with pytest.raises(RunbookError, match="no verified release '1.17' .* 1.4993 and 4280 more"):
+    with pytest.raises(RunbookError, match=r"no verified release '1.17' .* 1.4993 and 4280 more"):
         _records.choose_rollback_target(records, "1.17")
     removed = _records.prune(records, [f"r{i}" for i in range(5000)], 5)
     assert len(removed) == 4995

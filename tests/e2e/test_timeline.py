@@ -1,0 +1,93 @@
+"""What an operator sees: plain where nobody watches, coloured on a terminal, and never silent for long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import time
+
+from runbook_site import CHECKOUT, Site
+
+ESCAPE = "\x1b["
+
+
+def on_a_terminal(command: list[str], environment: dict[str, str], seconds: float = 60) -> str:
+    """The output of a command that sees a terminal."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, close_fds=True
+    )
+    os.close(terminal)
+    output = b""
+    deadline = time.monotonic() + seconds
+    try:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # what Linux says when the other end was closed
+                part = os.read(controller, 65536)
+                output += part
+                if part:
+                    continue
+            break
+        assert process.wait(timeout=10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+    return output.decode()
+
+
+def plain_environment(site: Site) -> dict[str, str]:
+    unwanted = ("ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR", "NO_COLOR")
+    return {**{k: v for k, v in site.environment().items() if k not in unwanted}, "TERM": "xterm-256color"}
+
+
+def test_a_long_start_is_mentioned_and_all_is_plain(small_site: Site) -> None:
+    site = small_site
+    site.release("1.0.0", never_ready=True)
+    model = site.inventory / "group_vars" / "all.yml"
+    model.write_text(model.read_text(encoding="utf-8").replace("start_seconds: 15", "start_seconds: 5"))
+    environment = {**plain_environment(site), "RUNBOOK_TIMELINE_WAIT_SECONDS": "1"}
+    command = site.command("deploy", app_version="1.0.0")
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert re.search(r"^\[\d\d:\d\d\] start +\d s, waiting for target1$", done.stdout, re.M), done.stdout
+    assert "FAILED after" in done.stdout
+    assert ESCAPE not in done.stdout + done.stderr
+    assert "\r" not in done.stdout
+
+
+def test_colours_on_a_terminal_only(small_site: Site) -> None:
+    site = small_site
+    site.release("1.1.0")
+    environment = plain_environment(site)
+    coloured = on_a_terminal(site.command("deploy", app_version="1.1.0"), environment)
+    assert ESCAPE in coloured
+    first, *_rest = [line for line in coloured.splitlines() if "DEPLOYED after" in line]
+    assert first.startswith(ESCAPE), repr(first)
+    again = site.command("deploy", app_version="1.1.0")
+    piped = subprocess.run(again, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "nothing to do: it is live" in piped.stdout
+    assert ESCAPE not in piped.stdout
+
+
+def test_the_callback_of_ansible_does_too(small_site: Site) -> None:
+    """Nothing depends on the timeline: the same run, reported by Ansible itself."""
+    site = small_site
+    site.release("1.2.0")
+    environment = {**site.environment(), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
+    command = site.command("deploy", "--diff", app_version="1.2.0")
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "PLAY RECAP" in done.stdout
+    assert site.answers(3) == {"1.2.0"}
+    bad = site.command("deploy", app_version="../1")
+    done = subprocess.run(bad, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "app_version: '../1' must be letters, digits and any of . _ + -" in done.stdout + done.stderr
