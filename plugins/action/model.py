@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
                 raise RunbookError(
                     "app_reason: is missing; say why you roll back, for example -e app_reason='errors since 14:02'"
                 )
-            models = controller.load_models(variables, self._loader, request)
+            models = controller.load_models(variables, self._task, self._loader, request)
             hosts = controller.groups(variables)
             first = models[hosts["targets"][0]]
             wait = 0 if verb == "status" else first["app_lease_wait_seconds"]

@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
             if verb == "rollback":
                 request["to"] = _plan.rollback_target(journal, targets, str(self._task.args.get("to") or "previous"))
                 request["version"] = request["to"]["version"]
-            models = controller.load_models(variables, self._loader, request)
+            models = controller.load_models(variables, self._task, self._loader, request)
             first = models[seen["targets"][0]]
             default_reason = f"{verb} {request['version']}"
             request["reason"] = first["app_reason"] or default_reason

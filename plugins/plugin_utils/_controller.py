@@ -115,14 +115,23 @@ def groups(task_vars: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: [str(host) for host in task_vars["groups"].get(name, [])] for name in GROUPS}
 
 
-def load_models(task_vars: Mapping[str, Any], loader: Any, request: Mapping[str, Any]) -> dict[str, _model.Model]:
-    """The checked models of every target, router and state host, or one error that lists all problems."""
+def load_models(
+    task_vars: Mapping[str, Any], task: Any, loader: Any, request: Mapping[str, Any]
+) -> dict[str, _model.Model]:
+    """The checked models of every target, router and state host, or one error that lists all problems.
+
+    Variables of the play (``vars`` of an ``import_playbook``) hold for every host, as they do for its tasks.
+    """
     hosts = groups(task_vars)
     problems = _model.check_groups(hosts)
     if problems:
         raise RunbookError("; ".join(problems), problems=problems)
     known = specs()
-    overrides = {"app_version": request["version"]} if request.get("version") else {}
+    overrides = {
+        key: task_vars[key] for key in task.get_play().vars if key.startswith(tuple(known)) and key in task_vars
+    }
+    if request.get("version"):
+        overrides["app_version"] = request["version"]
     participants = list(dict.fromkeys(host for members in hosts.values() for host in members))
     models: dict[str, _model.Model] = {}
     found: dict[str, list[str]] = {}  # problem to the hosts that have it: said once

@@ -291,8 +291,11 @@ def main() -> int:
     say("")
     for line in table(report):
         say(line)
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    say(f"\nmedians of {arguments.rounds} rounds, {os.cpu_count()} cores, load {load}\n{path}")
+    say(f"\nmedians of {arguments.rounds} rounds, {os.cpu_count()} cores, load before {busy:.1f}\n{path}")
+    if busy > 0.5:
+        say(
+            "The machine was busy: its wall times and verdicts say little, CPU times more. Measure again when it is idle."
+        )
     return 0
 
 

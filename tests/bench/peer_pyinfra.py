@@ -103,20 +103,17 @@ def shift(slot: str) -> None:
 live = live_slot()
 idle = "green" if live == "blue" else "blue"
 # Every host decides by the same facts: pyinfra asks each of them once.
-running = (
-    [
-        member.get_fact(Command, answer(f"http://127.0.0.1:{member.data.get(live)}"))
-        for member in inventory.get_group("targets")
-    ]
-    if live
-    else []
-)
-if running and set(running) == {version}:
+ask = [(one, answer(f"http://127.0.0.1:{one.data.get(live)}")) for one in inventory.get_group("targets") if live]
+running = {member.get_fact(Command, question) for member, question in ask}
+if running == {version}:
     logger.info("nothing to do")
 else:
     if "targets" in host.groups:
         if verb == "deploy":
             stage(idle)
         prove(idle, start=verb == "deploy")
+    # pyinfra orders the operations of each host, not those of one host after those of another. One that all share
+    # keeps the traffic back until every target is proven.
+    server.shell(name="Every target is proven", commands=["true"])
     if "routers" in host.groups:
         shift(idle)

@@ -13,7 +13,6 @@ from itertools import count
 from typing import Any, Callable
 
 import pytest
-
 from chaos import (
     Moment,
     Users,
@@ -28,6 +27,7 @@ from chaos import (
     unfinished,
     wait_for,
 )
+
 from runbook_site import Site
 
 VARIABLES = {

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chaos import Users, agrees, await_event, intends, run_numbers, unfinished
 
 import local
-from chaos import Users, agrees, await_event, intends, run_numbers, unfinished
 from runbook_site import Play, Site, tree
 
 TARGETS = ("target1", "target2", "target3")

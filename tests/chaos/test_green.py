@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import Users, agrees, await_event, intends, run_numbers, unfinished, wait_for
 
 import local
-from chaos import Users, agrees, await_event, intends, run_numbers, unfinished, wait_for
 from runbook_site import Play, Site, tree
 
 WATCH = {"watch_seconds": 6, "watch_interval_seconds": 0.3, "watch_window_seconds": 2, "watch_failure_limit": 1}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Journal, utc
-
 from chaos import agrees, await_event, events, intends, run_numbers
+
 from runbook_site import CHECKOUT, PLAYBOOK, Site, tree
 
 ELSEWHERE = {"user": "zoe", "host": "far-away", "job": "", "pid": 1, "started": "1", "machine": "another/pid:[1]"}

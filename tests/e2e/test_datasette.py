@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from conftest import make_site
+
 from runbook_site import Play, Site
 
 OLD, NEW = "0.64.8", "0.65.1"

@@ -18,8 +18,10 @@ PROGRAMS = Path(sys.executable).parent
 def ansible(program: str, *words: str, cwd: Path, collections: Path) -> str:
     """Ansible without any configuration of this checkout: its own callback, its own defaults."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTHONPATH"))}
+    empty = cwd / "empty.cfg"
+    empty.touch()
     environment.update(
-        ANSIBLE_COLLECTIONS_PATH=str(collections), ANSIBLE_CONFIG=os.devnull, ANSIBLE_HOME=str(cwd / "ansible")
+        ANSIBLE_COLLECTIONS_PATH=str(collections), ANSIBLE_CONFIG=str(empty), ANSIBLE_HOME=str(cwd / "ansible")
     )
     done = subprocess.run(
         [str(PROGRAMS / program), *words],

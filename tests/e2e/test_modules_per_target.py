@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from conftest import make_site
+
 from runbook_site import Site
 
 MOST = 6

@@ -147,8 +147,8 @@ class Looked:
         home = self.site.lab.home("target1")
         given = (self.site.inventory, self.site.lab.root / "secrets.json", self.site.lab.root / "redis")
         roots = [self.site.directory, self.site.lab.private, Path.home() / ".ansible"]
-        roots += [path for path in Path(tempfile.gettempdir()).glob("*ansible*")]
-        roots += [path for path in Path(tempfile.gettempdir()).glob("runbook-accounting-*")]
+        roots += list(Path(tempfile.gettempdir()).glob("*ansible*"))
+        roots += list(Path(tempfile.gettempdir()).glob("runbook-accounting-*"))
         wrong = []
         for path, name, mode in files_with(roots, secrets, self.began):
             if path.is_relative_to(self.site.lab.private) or any(path == g or path.is_relative_to(g) for g in given):
