@@ -136,7 +136,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
         "restored": f"{name} is back on {to}",
         "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
         "failed": f"{name} {to} never took traffic; {live} was not touched",
-        "revert_failed": f"{report['stopped']}; look at status.yml, then run the same command again",
+        "revert_failed": f"{report['stopped']}; see status.yml. -e app_drift=restore puts the routers back first",
         "stopped": f"{report['stopped']}; nothing more was changed",
     }[report["outcome"]]
 

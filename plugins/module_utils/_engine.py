@@ -56,7 +56,7 @@ def intent(state: State, at: float) -> tuple[State, list[Event]]:
 
 
 def _changes_left(state: State) -> bool:
-    return any(step["phase"] in ("settle", "stage", "start", "shift", "watch") for step in state["todo"])
+    return any(step["phase"] != "commit" for step in state["todo"])
 
 
 def votes(step: Mapping[str, Any], outcomes: Mapping[str, Optional[Outcome]]) -> dict[str, str]:

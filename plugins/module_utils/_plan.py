@@ -25,6 +25,9 @@ CONTROLLER = "localhost"
 SHIFT_SECONDS = 90  # testing, reloading and confirming a router, and once more when the old weights are put back
 
 
+VERIFY_SECONDS = 30  # asking the slots once more; the probes' own deadline is below it
+
+
 def other(slot: str) -> str:
     return "green" if slot == "blue" else "blue"
 
@@ -379,6 +382,9 @@ def _change_steps(
                     step["watch_seconds"] + 30,
                 )
             )
+    # A process that ends after it was proven leaves no trace at a router with other members: asked once more.
+    verify = {host: {key: args[key] for key in ("slot", "release", "services")} for host, args in start.items()}
+    steps.append(_step("verify", role, "verify", f"{to['slot']} {to['version']} still healthy", verify, VERIFY_SECONDS))
     steps += _prune_steps(plan, models, targets, history, role)
     return steps
 
@@ -514,7 +520,7 @@ def banner(plan: Plan) -> list[str]:
     lines = [f"{head}   {shape}   at most {duration(plan['budget_seconds'])}"]
     lines += plan["notes"]
     lines += [f"release {to['release']} in {to['slot']} on {', '.join(plan['targets'])}"]
-    lines += [f"  {step['id']:<12}{step['text']}   {_hosts(step)}" for step in plan["steps"]]
+    lines += [f"  {step['id']:<12}{step['text']}   {_hosts(step)}".rstrip() for step in plan["steps"]]
     if live:
         lines.append(f"rollback: {live['version']} stays in {live['slot']}; going back is one shift")
     else:

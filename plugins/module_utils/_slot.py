@@ -36,6 +36,7 @@ SLOTS = ("blue", "green")
 LOG_LINES = 20
 LOG_BYTES = 64 * 1024
 POLL_SECONDS = 0.2
+PROVE_SECONDS = 10.0
 # supervisord looks at its processes about once a second; only what takes longer than this is stuck.
 GRACE_SECONDS = 10.0
 MARK = "; signalbox.runbook, slots of"
@@ -302,6 +303,31 @@ class Slot:
         seconds = round(self.clock() - began, 3)
         return {"changed": True, "answers": answers, "seconds": seconds, "connections_cut": cut}
 
+    def prove(self, release: Mapping[str, Any], services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """That the slot still runs just this release, every process and every probe; it changes nothing."""
+        began = self.clock()
+        wanted = self.wanted(services)
+        record = self.record()
+        if record is None or record["release"] != release["id"]:
+            holds = record["release"] if record else "nothing"
+            raise RunbookError(f"{self.name} holds {holds}, not {release['id']}: somebody changed it during the run")
+        pids = {name: info["pid"] for name, info in self._running(wanted).items()}
+        answers: Answers = []
+        for one in wanted:
+            self._settle(one, release, pids, answers)
+            results = self.ask(
+                one.probes,
+                clock=self.clock,
+                sleep=self.sleep,
+                deadline_seconds=PROVE_SECONDS,
+                interval_seconds=self.interval_seconds,
+                stop=lambda one=one: self._ended(one, pids),
+            )
+            answers += self._named(results, [one.name] * len(results))
+            if not all(result.passed for result in results):
+                self._fail(one, release, pids, answers, self._ended(one, pids))
+        return {"changed": False, "answers": answers, "seconds": round(self.clock() - began, 3)}
+
     def wanted(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
         services = [service(raw) for raw in raws]
         if not services:
@@ -428,9 +454,14 @@ class Slot:
             self.sleep(POLL_SECONDS)
 
     def _fail(
-        self, one: Service, release: Mapping[str, Any], pids: Mapping[str, int], answers: Answers, reason: str
+        self,
+        one: Service,
+        release: Mapping[str, Any],
+        pids: Mapping[str, int],
+        answers: Answers,
+        reason: str,
     ) -> NoReturn:
-        log = {name: self._tail(name, release["id"], LOG_LINES, self._log_starts[name]) for name in pids}
+        log = {name: self._tail(name, release["id"], LOG_LINES, self._log_starts.get(name, 0)) for name in pids}
         diagnosis = [
             {key: answer[key] for key in ("name", "kind", "problem", "fix")}
             for answer in answers
@@ -441,7 +472,7 @@ class Slot:
             diagnosis.insert(0, {"name": one.name, "kind": "process", "problem": reason, "fix": fix})
         last = f" Its last line: {log[one.name][-1].strip()}" if reason and log[one.name] else ""
         raise RunbookError(
-            f"{one.name} of {release['id']} did not get healthy in {self.name}: {diagnosis[0]['problem']}.{last}",
+            f"{one.name} of {release['id']} is not healthy in {self.name}: {diagnosis[0]['problem']}.{last}",
             service=one.name,
             diagnosis=diagnosis,
             log=log,

@@ -45,16 +45,18 @@ options:
     choices: [blue, green]
     required: true
   state:
-    description: Whether the slot is to run O(release), or nothing.
+    description:
+      - V(started), the slot is to run O(release). V(stopped), it is to run nothing.
+      - V(proven) changes nothing and fails unless the slot runs just O(release), every process and every probe.
     type: str
-    choices: [started, stopped]
+    choices: [started, proven, stopped]
     default: started
   live_slot:
     description: The slot that takes the traffic, empty for none. It is not touched.
     type: str
     default: ""
   release:
-    description: The release to run. Needed for O(state=started).
+    description: The release to run. Needed unless O(state=stopped).
     type: dict
     suboptions:
       id:
@@ -232,15 +234,15 @@ answers:
   description: Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
   type: list
   elements: dict
-  returned: for O(state=started)
+  returned: unless O(state=stopped)
 seconds:
-  description: Seconds that the start took.
+  description: Seconds that it took.
   type: float
-  returned: for O(state=started), on success
+  returned: unless O(state=stopped), on success
 connections_cut:
   description: Connections that were still open when their service, or what the slot held before, was stopped.
   type: int
-  returned: on success
+  returned: on success, unless O(state=proven)
   sample: 0
 log:
   description:
@@ -319,6 +321,8 @@ def change(slot: Slot, params: dict[str, Any], check_mode: bool) -> dict[str, An
     services = params["services"] or []
     if params["state"] == "started":
         result = slot.start(params["release"], services, params["live_slot"], check_mode)
+    elif params["state"] == "proven":
+        result = slot.prove(params["release"], services)
     else:
         result = slot.stop(services, params["live_slot"], check_mode)
     after = predicted(params, before, result["changed"]) if check_mode else held(slot)
@@ -353,7 +357,7 @@ def main() -> None:
             "fence": {"type": "int", "required": True},
             "application": {"type": "str", "required": True},
             "slot": {"type": "str", "required": True, "choices": list(SLOTS)},
-            "state": {"type": "str", "default": "started", "choices": ["started", "stopped"]},
+            "state": {"type": "str", "default": "started", "choices": ["started", "proven", "stopped"]},
             "live_slot": {"type": "str", "default": ""},
             "release": {"type": "dict", "options": RELEASE_OPTIONS},
             "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
@@ -363,7 +367,7 @@ def main() -> None:
             "interval_seconds": {"type": "float", "default": 0.2},
             "wait_seconds": {"type": "float", "default": 60},
         },
-        required_if=[("state", "started", ("release", "services"))],
+        required_if=[("state", state, ("release", "services")) for state in ("started", "proven")],
         supports_check_mode=True,
     )
     try:

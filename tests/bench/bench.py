@@ -282,7 +282,12 @@ def main() -> int:
         raise SystemExit(f"bench: the peers need {', '.join(missing)}")
     directory = arguments.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    new = [one for targets in arguments.targets for one in rows(targets, measure(targets, arguments.rounds, directory))]
+    busy = os.getloadavg()[0]  # what others were doing: it is in every wall time
+    new = [
+        {**one, "load_before": round(busy, 1)}
+        for targets in arguments.targets
+        for one in rows(targets, measure(targets, arguments.rounds, directory))
+    ]
     path = directory / "report.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     measured_again = {key(one) for one in new}
@@ -293,9 +298,7 @@ def main() -> int:
         say(line)
     say(f"\nmedians of {arguments.rounds} rounds, {os.cpu_count()} cores, load before {busy:.1f}\n{path}")
     if busy > 0.5:
-        say(
-            "The machine was busy: its wall times and verdicts say little, CPU times more. Measure again when it is idle."
-        )
+        say("The machine was busy, so wall times and verdicts say little; CPU times say more. Run it again when idle.")
     return 0
 
 

@@ -133,9 +133,7 @@ def test_target_is_rebooted_during_the_run(live: Site, version: str, phase: str)
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="after the shift only the router is asked: a target whose new slot has ended is not noticed"
-)
+@pytest.mark.requirement("DEP-11")
 @pytest.mark.parametrize(("number", "phase", "seconds"), [(1, "shift", 0), (2, "shift", 6), (3, "watch", 6)])
 def test_new_slot_of_one_target_ends_after_it_was_proven(live: Site, number: int, phase: str, seconds: int) -> None:
     """nginx takes a dead target out of the traffic: hardly a request fails, and only asking each target tells."""

@@ -59,7 +59,6 @@ def test_a_deploy_needs_at_most_six_modules_on_a_target(site: Site) -> None:
         assert 3 <= count["target1"] <= MOST, count
     assert play.report and "commit" in [phase["name"] for phase in play.report["phases"]]
     assert releases(site, "target1") == releases(site, "target2") == ["1.1.0", "1.2.0"]
-    assert count["target1"] == 4, "look, make, start, remove: what else is done there?"
 
 
 def test_a_rollback_needs_at_most_six_modules_on_a_target(site: Site) -> None:

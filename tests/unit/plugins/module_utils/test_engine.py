@@ -19,9 +19,10 @@ HOSTS = {
     "start": TARGETS,
     "shift": ROUTERS,
     "watch": ["localhost"],
+    "verify": TARGETS,
     "commit": TARGETS,
 }
-FULL = ("settle", "stage", "start", "shift", "watch", "shift", "watch", "commit")
+FULL = ("settle", "stage", "start", "shift", "watch", "shift", "watch", "verify", "commit")
 OLD = {"release": "old", "version": "1.0", "slot": "blue", "answers": {}}
 NEW = {"release": "new", "version": "2.0", "slot": "green", "answers": {}}
 
@@ -166,8 +167,8 @@ def test_the_first_intent_is_there_before_anything_is_done():
 def test_committed_comes_with_the_vote_on_the_last_change_and_before_the_tidying_up():
     done = run()
     at = done.words().index("committed")
-    assert done.events[at - 1] == {"event": "result", "step": "07-watch", "ok": True, "against": {}, "seconds": 1}
-    assert done.events[at + 1]["step"] == "08-commit"
+    assert done.events[at - 1] == {"event": "result", "step": "08-verify", "ok": True, "against": {}, "seconds": 1}
+    assert done.events[at + 1]["step"] == "09-commit"
     plain = run(plan=make("stage", "start", "shift"))
     assert plain.words()[-2:] == ["result", "committed"]
 

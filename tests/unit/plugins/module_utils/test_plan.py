@@ -161,6 +161,10 @@ class World:
     def _main(self, _host, args, _bad):
         assert args["seconds"] > 0
 
+    def _verify(self, host, args, _bad):
+        slot = self.targets[host]["slots"][args["slot"]]
+        assert slot["running"] and slot["release"] == args["release"]["id"]
+
     def _prune(self, host, args, _bad):
         info = self.targets[host]
         held = {slot["release"] for slot in info["slots"].values() if slot}
@@ -260,14 +264,15 @@ def refused(call, *args, **more):
 
 def test_first_deploy(world):
     plan = world.plan("deploy", "1.0")
-    assert phases(plan) == ["stage", "start", "shift", "watch"]
-    assert [step["id"] for step in plan["steps"]] == ["01-stage", "02-start", "03-shift", "04-watch"]
-    assert [step["hosts"] for step in plan["steps"]] == [[*TARGETS], [*TARGETS], [*ROUTERS], ["localhost"]]
+    assert phases(plan) == ["stage", "start", "shift", "watch", "verify"]
+    assert [step["id"] for step in plan["steps"]] == ["01-stage", "02-start", "03-shift", "04-watch", "05-verify"]
+    hosts = [[*TARGETS], [*TARGETS], [*ROUTERS], ["localhost"], [*TARGETS]]
+    assert [step["hosts"] for step in plan["steps"]] == hosts
     assert (plan["from"], plan["to"]) == (None, place("1.0", "blue"))
     assert weights(plan) == [{"blue": 100}]
     assert [(step["id"], step["verb"], step["after"]) for step in plan["revert"]] == [
-        ("05-revert", "shift", "shift"),
-        ("06-revert", "retire", "start"),
+        ("06-revert", "shift", "shift"),
+        ("07-revert", "retire", "start"),
     ]
     assert weights(plan, "revert") == [{}]
     assert world.carry_out(plan) == "deployed"
@@ -278,7 +283,7 @@ def test_upgrade_takes_the_other_slot_and_can_go_back(world):
     live_on(world, "1.0")
     plan = world.plan("deploy", "2.0")
     assert (plan["from"], plan["to"]) == (place("1.0", "blue"), place("2.0", "green"))
-    assert phases(plan) == ["stage", "start", "shift", "watch"]
+    assert phases(plan) == ["stage", "start", "shift", "watch", "verify"]
     assert weights(plan) == [{"green": 100}]
     assert weights(plan, "revert") == [{"blue": 100}]
     start = plan["steps"][1]["args"]["web1"]
@@ -338,21 +343,21 @@ def test_live_but_ill_is_made_anew_in_the_other_slot(world, illness, note):
     plan = _plan.make(request, MODELS["1.0"], targets, routers, world.read())
     assert plan["notes"] == [f"1.0 is live but not well, so it is made anew: {note}"]
     assert (plan["from"], plan["to"]) == (place("1.0", "blue"), place("1.0", "green"))
-    assert phases(plan) == ["stage", "start", "shift", "watch"]
+    assert phases(plan) == ["stage", "start", "shift", "watch", "verify"]
     assert weights(plan, "revert") == [{"blue": 100}]
 
 
 def test_an_ill_live_release_can_be_replaced_by_another(world):
     live_on(world, "1.0")
     world.targets["web2"]["slots"]["blue"]["running"] = False
-    assert phases(world.plan("deploy", "2.0")) == ["stage", "start", "shift", "watch"]
+    assert phases(world.plan("deploy", "2.0")) == ["stage", "start", "shift", "watch", "verify"]
 
 
 def test_steps_of_the_strategy(world):
     steps = [{"weight": 5, "watch_seconds": 10}, {"weight": 50}, {"weight": 100, "watch_seconds": 0}]
     live_on(world, "1.0")
     plan = world.plan("deploy", "2.0", app_steps=steps)
-    assert phases(plan) == ["stage", "start", "shift", "watch", "shift", "watch", "shift"]
+    assert phases(plan) == ["stage", "start", "shift", "watch", "shift", "watch", "shift", "verify"]
     assert weights(plan) == [{"green": 5, "blue": 95}, {"green": 50, "blue": 50}, {"green": 100}]
     shifts = [step["args"]["lb1"]["confirm"][0]["versions"] for step in plan["steps"] if step["phase"] == "shift"]
     assert shifts == [["2.0", "1.0"], ["2.0", "1.0"], ["2.0"]]
@@ -371,7 +376,7 @@ def test_a_first_deploy_has_nothing_to_share_the_traffic_with(world):
 
 
 def test_without_a_watch_there_is_no_watch_step(world):
-    assert phases(world.plan("deploy", "1.0", watch_seconds=0)) == ["stage", "start", "shift"]
+    assert phases(world.plan("deploy", "1.0", watch_seconds=0)) == ["stage", "start", "shift", "verify"]
 
 
 def test_routers_of_their_own_host_only(world):
@@ -397,7 +402,7 @@ def test_rollback_goes_to_the_previous_release_at_once(world, standing):
             info["slots"]["blue"] = None
     plan = world.plan("rollback")
     assert (plan["from"], plan["to"]) == (place("2.0", "green"), place("1.0", "blue"))
-    assert phases(plan) == ["start", "shift"]
+    assert phases(plan) == ["start", "shift", "verify"]
     assert weights(plan) == [{"blue": 100}]
     assert plan["success"] == "restored"
     assert world.carry_out(plan) == "restored"
@@ -458,7 +463,7 @@ def test_drift_stops_or_is_put_back(world, real, seen, sentence):
     )
     restore = models("2.0", app_drift="restore")
     plan = _plan.make(request, restore, targets, routers, world.read())
-    assert phases(plan) == ["settle", "stage", "start", "shift", "watch"]
+    assert phases(plan) == ["settle", "stage", "start", "shift", "watch", "verify"]
     assert weights(plan) == [{"blue": 100}, {"green": 100}]
     assert plan["notes"] == [f"drift: {sentence}"]
     same = {"verb": "deploy", "version": "1.0", "reason": "x"}
@@ -477,7 +482,7 @@ def test_a_router_without_answer_is_no_drift(world):
     routers["lb1"]["answers"] = [answer(None, "timed out")]
     request = {"verb": "deploy", "version": "2.0", "reason": "cure"}
     plan = _plan.make(request, MODELS["2.0"], targets, routers, world.read())
-    assert phases(plan) == ["stage", "start", "shift", "watch"]
+    assert phases(plan) == ["stage", "start", "shift", "watch", "verify"]
 
 
 @pytest.mark.requirement("BG-11")
@@ -515,7 +520,7 @@ def test_there_is_a_prune_step_only_when_something_goes(world):
         assert world.carry_out(plan) == "deployed"
     present = [release["id"] for release in world.targets["web1"]["releases"]]
     assert present == [IDS["3.0"], IDS["4.0"]]
-    assert phases(world.plan("rollback")) == ["start", "shift"]  # what it needs is still there
+    assert phases(world.plan("rollback")) == ["start", "shift", "verify"]  # what it needs is still there
 
 
 def test_pinned_releases_stay_and_only_the_hosts_that_have_something_take_part(world):
@@ -572,19 +577,28 @@ def test_budgets(world):
     plan = world.plan("deploy", "6.0")
     budgets = {step["phase"]: step["budget_seconds"] for step in plan["steps"]}
     shift = _plan.SHIFT_SECONDS
-    assert budgets == {"stage": 600, "start": 2 * (20 + 5 + 10), "shift": shift, "watch": 90, "commit": 120}
-    assert plan["budget_seconds"] == 600 + 70 + shift + 90 + 120
+    once_more = _plan.VERIFY_SECONDS
+    assert budgets == {
+        "stage": 600,
+        "start": 2 * (20 + 5 + 10),
+        "shift": shift,
+        "watch": 90,
+        "verify": once_more,
+        "commit": 120,
+    }
+    assert plan["budget_seconds"] == 600 + 70 + shift + 90 + once_more + 120
 
 
 def test_banner(world):
-    most = _plan.duration(600 + 70 + _plan.SHIFT_SECONDS + 90)
+    most = _plan.duration(600 + 70 + _plan.SHIFT_SECONDS + 90 + _plan.VERIFY_SECONDS)
     assert _plan.banner(world.plan("deploy", "1.0")) == [
         f"clickview (none) -> 1.0   production   blue-green, 2 targets   at most {most}",
         f"release {IDS['1.0']} in blue on web1, web2",
         "  01-stage    1.0   on web1, web2",
         "  02-start    blue 1.0 healthy   on web1, web2",
         "  03-shift    blue 100 %   on lb1, lb2",
-        "  04-watch    60 s   ",
+        "  04-watch    60 s",
+        "  05-verify   blue 1.0 still healthy   on web1, web2",
         "rollback: none, this is the first release; a failure leaves no traffic",
     ]
     live_on(world, "1.0")
@@ -672,7 +686,7 @@ def test_a_first_deploy_that_did_not_end_leaves_no_traffic(world):
     world.until_crash = None
     assert world.weights["lb1"] == {"blue": 100}
     plan = world.plan("deploy", "1.0")
-    assert phases(plan) == ["settle", "settle", "stage", "start", "shift", "watch"]
+    assert phases(plan) == ["settle", "settle", "stage", "start", "shift", "watch", "verify"]
     assert weights(plan) == [{}, {"blue": 100}]
     assert plan["notes"] == ["run 1 did not end; traffic goes to no release first"]
     assert world.carry_out(plan) == "deployed"
@@ -764,7 +778,7 @@ def test_when_settling_fails_nothing_else_is_done_and_the_next_run_says_so(world
 def test_when_the_way_back_fails_what_may_have_traffic_is_not_stopped(world):
     live_on(world, "1.0")
     plan = world.plan("deploy", "2.0")
-    assert world.carry_out(plan, [("04-watch", "localhost"), ("05-revert", "lb2")]) == "revert_failed"
+    assert world.carry_out(plan, [("04-watch", "localhost"), ("06-revert", "lb2")]) == "revert_failed"
     assert world.weights == {"lb1": {"blue": 100}, "lb2": {"green": 100}}
     assert all(info["slots"]["green"]["running"] for info in world.targets.values())
     assert "lb2 sends green 100 % instead of blue 100 %" in refused(world.plan, "deploy", "2.0")

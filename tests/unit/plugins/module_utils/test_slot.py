@@ -265,7 +265,7 @@ def test_a_crash_at_once_ends_the_waiting(place):
     release = place.stage(api="well", web="crash")
     blue = place.slot()
     message, details = fails(blue.start, release, place.services("api", "web", start_seconds=3600))
-    assert message.startswith("web of 1.0-aaaa did not get healthy in blue: its process ended")
+    assert message.startswith("web of 1.0-aaaa is not healthy in blue: its process ended")
     assert message.endswith("Its last line: no such table: users")
     assert details["service"] == "web"
     assert details["diagnosis"][0]["kind"] == "process"
@@ -311,7 +311,7 @@ def test_a_service_that_dies_while_later_ones_start_fails_the_start(place):
     message, details = fails(blue.start, release, place.services("api", "web"))
     assert details["service"] == "api"
     assert len(victims) == 1
-    assert message.startswith("api of 1.0-aaaa did not get healthy in blue: its process")
+    assert message.startswith("api of 1.0-aaaa is not healthy in blue: its process")
     blue.stop()
 
 
@@ -689,3 +689,17 @@ def test_a_secret_that_the_application_prints_stays_in_its_log(place):
     assert caught.value.details["log"]["api"] == ["hello ********"]
     assert "no-one" not in str(caught.value)
     assert "tell no-one's" in (place.home / "log" / "api-blue.log").read_text()
+
+
+def test_a_slot_is_proven_only_while_it_runs_the_release(place):
+    release = place.stage(api="well")
+    with pytest.raises(RunbookError, match=r"blue holds nothing, not 1\.0-aaaa"):
+        place.slot().prove(release, place.services("api"))
+    place.slot().start(release, place.services("api"))
+    proof = place.slot().prove(release, place.services("api"))
+    assert proof["changed"] is False and all(answer["passed"] for answer in proof["answers"])
+    with pytest.raises(RunbookError, match=r"blue holds 1\.0-aaaa, not 2\.0-bbbb"):
+        place.slot().prove({"id": "2.0-bbbb", "version": "2.0"}, place.services("api"))
+    place.client.stop("shop-api-blue")
+    with pytest.raises(RunbookError, match=r"api of 1\.0-aaaa is not healthy in blue: its process ended"):
+        place.slot().prove(release, place.services("api"))
