@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
                     "state": "closed",
                     "run": state["run"],
                     "fence": state["fence"],
-                    "events": [{"event": "end", "outcome": record["outcome"]}],
+                    "events": [*state.get("unwritten", []), {"event": "end", "outcome": record["outcome"]}],
                     "record": record,
                 },
                 task_vars=variables,

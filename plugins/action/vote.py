@@ -36,6 +36,9 @@ class ActionModule(ActionBase):
             line["diagnosis"] = state["failure"]["diagnosis"]
         if state["stopped"] and state["direction"] == "forward":
             return {**handed_on, "state": state, "timeline": [line]}  # fenced out: the journal is another run's now
+        if state["now"] is None:
+            state["unwritten"] = events  # the end of the run is near: it is written with its record, in one call
+            return {**handed_on, "state": state, "timeline": [line]}
         written = self._execute_module(
             module_name="signalbox.runbook.journal",
             module_args={

@@ -252,6 +252,19 @@ def rollback_target(journal: Mapping[str, Any], targets: Mapping[str, Info], wan
     return next(place for place in reversed(places) if place["release"] == release["release"])
 
 
+def _answers_there(place: Place, targets: Mapping[str, Info]) -> bool:
+    """Whether every target said just now that the place runs its release and answers its version.
+
+    Then a rollback is one shift: it was verified before, and is verified again after the traffic has returned.
+    """
+    slots = [info["slots"].get(place["slot"]) or {} for info in targets.values()]
+    return not stands(place, targets) and all(
+        slot.get("answers")
+        and all(a["passed"] and str(a["observed"]).strip() in place["answers"].values() for a in slot["answers"])
+        for slot in slots
+    )
+
+
 def _unwell(to: Place, targets: Mapping[str, Info], routers: Mapping[str, Info]) -> list[str]:
     problems = [f"{host} does not run it" for host in stands(to, targets)]
     for host, info in targets.items():
@@ -360,9 +373,9 @@ def _change_steps(
         }
         for host in targets
     }
-    steps.append(
-        _step("start", role, "start", f"{to['slot']} {to['version']} healthy", start, _start_budget(models, targets))
-    )
+    if plan["verb"] == "deploy" or not _answers_there(to, targets):
+        text = f"{to['slot']} {to['version']} healthy"
+        steps.append(_step("start", role, "start", text, start, _start_budget(models, targets)))
     for step in _traffic(plan, models):
         weight = step["weight"]
         weights = {to["slot"]: weight, **({live_slot: 100 - weight} if live and weight < 100 else {})}

@@ -9,6 +9,7 @@ Private: may change at any time.
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import socket
@@ -24,6 +25,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._errors import R
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 GROUPS = ("targets", "routers", "state")
 
 
@@ -41,12 +43,13 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+@functools.lru_cache(maxsize=1)
 def specs() -> dict[str, dict[str, Any]]:
     """Prefix of a role's variables to the options that its argument specification documents."""
     found: dict[str, dict[str, Any]] = {}
     for role in ("app", "watch", "accounting", "runtime_host", "router_nginx"):
         text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
-        for entry in yaml.safe_load(text)["argument_specs"].values():
+        for entry in yaml.load(text, Loader=LOADER)["argument_specs"].values():
             for key, option in entry["options"].items():
                 prefix = f"{role}_" if key.startswith(f"{role}_") else key.partition("_")[0] + "_"
                 found.setdefault(prefix, {})[key] = option

@@ -102,10 +102,8 @@ def shift(slot: str) -> None:
 
 live = live_slot()
 idle = "green" if live == "blue" else "blue"
-# Every host decides by the same facts: pyinfra asks each of them once.
-ask = [(one, answer(f"http://127.0.0.1:{one.data.get(live)}")) for one in inventory.get_group("targets") if live]
-running = {member.get_fact(Command, question) for member, question in ask}
-if running == {version}:
+where = data.front if "routers" in host.groups else f"http://127.0.0.1:{data.get(live)}"
+if live and host.get_fact(Command, answer(where)) == version:
     logger.info("nothing to do")
 else:
     if "targets" in host.groups:

@@ -253,7 +253,7 @@ ARTIFACTS: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.requirement("REL-09", "DEP-11")
+@pytest.mark.requirement("DEP-11")
 @pytest.mark.parametrize("what", ARTIFACTS)
 def test_artifact(live: Site, tmp_path: Path, what: str) -> None:
     content, said = ARTIFACTS[what]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import urllib.request
 import zipfile
@@ -77,13 +78,14 @@ HELLO = """\
 import http.server, json, os
 
 VERSION = "{version}"
+TOLD = ("DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT", "RELEASE")
 
 
 class Hello(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        said = {{"version": VERSION, "commit": os.environ["DEPLOYED_COMMIT"], "release": os.environ["RELEASE"]}}
+        said = {{"version": VERSION, **{{key: value for key, value in os.environ.items() if key in TOLD}}}}
         body = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -158,7 +160,7 @@ def deploy(site: Site, version: str, artifact: dict[str, Any], command: str) -> 
     return site.deploy(version)
 
 
-@pytest.mark.requirement("DEP-01", "REC-02")
+@pytest.mark.requirement("REC-02")
 def test_tag_of_a_git_repository_then_a_wheel(hello_site: Site, tmp_path: Path) -> None:
     site = hello_site
     commit = make_repository(tmp_path / "hello")
@@ -169,8 +171,9 @@ def test_tag_of_a_git_repository_then_a_wheel(hello_site: Site, tmp_path: Path) 
     tagged = deploy(site, "1.0.0", {"git": repository, "ref": "v1.0.0"}, "python3 hello.py")
     assert tagged.code == 0, tagged.output
     answer = ask(site, "/version")
-    assert (answer["version"], answer["commit"]) == ("1.0.0", commit)
-    assert answer["release"].startswith("1.0.0-")
+    assert (answer["version"], answer["DEPLOYED_VERSION"], answer["DEPLOYED_COMMIT"]) == ("1.0.0", "1.0.0", commit)
+    assert answer["RELEASE"].startswith("1.0.0-")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer["DEPLOYED_AT"])
 
     wheel, sha256 = make_wheel(tmp_path, "2.0.0")
     installed = deploy(site, "2.0.0", {"wheel": str(wheel), "sha256": sha256}, "hello-serve")

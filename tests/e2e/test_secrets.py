@@ -165,7 +165,7 @@ def check(looked: Looked, secrets: dict[str, str]) -> None:
     assert looked.open_files(secrets) == []
 
 
-@pytest.mark.requirement("XC-04", "APP-11", "REC-07")
+@pytest.mark.requirement("XC-04", "APP-11")
 def test_first_release_and_upgrade(site: Site, secrets: dict[str, str]) -> None:
     site.release("1.0.0")
     site.release("1.1.0")
@@ -234,7 +234,7 @@ WRONG = {
 }
 
 
-@pytest.mark.requirement("XC-04", "APP-10")
+@pytest.mark.requirement("XC-04")
 @pytest.mark.parametrize("what", WRONG)
 def test_failing_validation(site: Site, secrets: dict[str, str], what: str) -> None:
     model = site.inventory / "group_vars" / "all.yml"

@@ -764,6 +764,27 @@ def test_a_rollback_that_only_undid_a_run_did_not_leave_the_live_release(world):
     assert world.plan("rollback")["to"]["version"] == "2.0"
 
 
+@pytest.mark.parametrize(
+    ("observed", "passed", "wanted"),
+    [
+        ("1.0", True, ["shift", "verify"]),
+        ("9.9", True, ["start", "shift", "verify"]),
+        ("1.0", False, ["start", "shift", "verify"]),
+    ],
+)
+def test_a_rollback_to_a_slot_that_stands_and_answers_is_one_shift(world, observed, passed, wanted):
+    live_on(world, "1.0", "2.0")
+    for info in world.targets.values():
+        answer = {
+            "name": "backend version",
+            "passed": passed,
+            "observed": observed,
+            "problem": "" if passed else "slow",
+        }
+        info["slots"]["blue"]["answers"] = [answer]
+    assert phases(world.plan("rollback")) == wanted
+
+
 def test_when_settling_fails_nothing_else_is_done_and_the_next_run_says_so(world):
     live_on(world, "1.0", "2.0")
     assert crashed(world, 11, "deploy", "3.0")  # one router of two has moved
