@@ -43,7 +43,7 @@ NUMBERS = count(1)
 @pytest.fixture(scope="module")
 def live(pair: Site) -> Iterator[Site]:
     """Three releases, so that an upgrade has every phase."""
-    for _ in range(3):
+    for _time in range(3):
         upgrade(pair)
     yield pair
 

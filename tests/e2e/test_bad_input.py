@@ -197,7 +197,7 @@ def plays(live: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     """Every row once, two at a time; and whether anything was touched by them all."""
     before = everything(live)
     with ThreadPoolExecutor(2) as pool:
-        directories = [tmp_path_factory.mktemp("wrong") for _ in MODEL]
+        directories = [tmp_path_factory.mktemp("wrong") for _time in MODEL]
         done = dict(zip(MODEL, pool.map(play, [live] * len(MODEL), MODEL.values(), directories)))
     yield done, everything(live) == before
 

@@ -74,7 +74,7 @@ class Client(threading.Thread):
 @contextmanager
 def clients(port: int, count: int, pause: float) -> Iterator[list[Client]]:
     stop = threading.Event()
-    running = [Client(port, pause, stop) for _ in range(count)]
+    running = [Client(port, pause, stop) for _time in range(count)]
     for client in running:
         client.start()
     try:
@@ -113,7 +113,7 @@ def test_ten_thousand_requests_through_deploys_and_rollbacks(site: Site, keep_al
     load = {**LOAD, "accounting_keep_alive": keep_alive}
     sent, runs = 0, []
     with clients(site.lab.ports["front"], 3, 0.02) as independent:
-        for _ in range(ROUNDS):
+        for _time in range(ROUNDS):
             deployed = site.deploy("1.1.0", watch_seconds=9, watch_interval_seconds=0.5, **load)
             restored = site.rollback(**load)
             for play, outcome in ((deployed, "deployed"), (restored, "restored")):

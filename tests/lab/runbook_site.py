@@ -93,7 +93,7 @@ class Site:
 
     def answers(self, count: int = 12) -> set[str]:
         """The versions that answer through the router, over enough requests to meet every target."""
-        return {version_at(self.lab.front_url) for _ in range(count)}
+        return {version_at(self.lab.front_url) for _time in range(count)}
 
     def slot(self, target: str, slot: str) -> str:
         """The version that answers in a slot of a target; empty when nobody does."""

@@ -190,7 +190,7 @@ def test_fault_fail_to_start(start: Start) -> None:
 
 def test_fault_never_ready(start: Start) -> None:
     app = start(never_ready=True)
-    for _ in range(3):
+    for _time in range(3):
         status, health = app.json("/health")
         assert (status, health["status"]) == (503, "degraded")
     assert health["checks"]["database"]["status"] == "ok"
@@ -205,7 +205,7 @@ def test_fault_wrong_version(start: Start) -> None:
 
 def test_fault_errors_are_the_databases_own_and_spread_evenly(start: Start) -> None:
     app = start(errors_percent=60)
-    codes = [app.get("/")[0] for _ in range(10)]
+    codes = [app.get("/")[0] for _time in range(10)]
     assert codes == [200, 500, 200, 500, 500] * 2
     assert app.text().count('GET / failed: relation "reports" does not exist') == 6
     assert app.json("/health")[1]["status"] == "ok"

@@ -121,8 +121,8 @@ class Run:
         return [event["event"] for event in self.events]
 
 
-def run(*bad, plan=PLAN):
-    return Run(plan, *bad).end()
+def run(*bad, plan=None):
+    return Run(plan or PLAN, *bad).end()
 
 
 # -- forward ----------------------------------------------------------------------------------------------------

@@ -352,7 +352,7 @@ def test_shift_there_and_back(site):
         result = site.shift(version, **{slot: 100, idle: 0})
         assert result["changed"] and not result["restored"]
         assert [one["passed"] for one in result["confirmed"]] == [True]
-        assert {site.nginx.live() for _ in range(10)} == {slot}
+        assert {site.nginx.live() for _time in range(10)} == {slot}
         assert inspect(site.nginx.include)["weights"] == {slot: 100, idle: 0}
         assert site.words == ["-t", "reload"]
         assert not site.pending
@@ -369,7 +369,7 @@ def test_the_second_time_nothing_is_done(site):
 
 def test_weights_share_the_traffic(site):
     site.shift("1.0.0", "2.0.0", blue=3, green=1)
-    slots = [site.nginx.live() for _ in range(80)]
+    slots = [site.nginx.live() for _time in range(80)]
     # smooth weighted round robin per worker: exact up to one round of each of the two workers
     assert abs(slots.count("blue") - 60) <= 6 and slots.count("blue") + slots.count("green") == 80
 
@@ -392,7 +392,7 @@ def test_a_lone_server_serves_again_at_once_after_a_failed_connection(site):
     wait_until(lambda: site.nginx.get()[0] == 502, "the failure")
     site.backends["blue"] = Backend("blue", "1.0.1", port)
     # nginx's default would answer 502 for ten seconds, on each worker that saw the failure
-    assert [site.nginx.get()[0] for _ in range(20)] == [200] * 20
+    assert [site.nginx.get()[0] for _time in range(20)] == [200] * 20
 
 
 @pytest.mark.requirement("TRF-01", "BG-04")
@@ -437,7 +437,7 @@ def test_when_the_expected_version_does_not_answer_the_old_one_does(site):
     assert not caught.value.details["confirmed"][0]["passed"]
     assert site.words[:4] == ["-t", "reload", "-t", "reload"]  # traffic first, the explanation (-T) after
     assert site.nginx.include.read_text() == old and not site.pending
-    assert {site.nginx.live() for _ in range(10)} == {"blue"}
+    assert {site.nginx.live() for _time in range(10)} == {"blue"}
 
 
 def test_an_unexpected_error_puts_the_old_file_back_as_well(site):
@@ -543,7 +543,9 @@ def killed_shift(site, at, **shares):
     given = {"path": str(site.nginx.include), "home": str(site.home), "command": site.nginx.command}
     given.update(pid_path=str(site.nginx.pid_path), upstreams=upstreams)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    died = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given), at], env=environment, timeout=60)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(given), at], env=environment, timeout=60, check=False
+    )
     assert died.returncode == -signal.SIGKILL
 
 
@@ -560,7 +562,7 @@ def test_killed_between_write_and_reload_is_repaired_by_the_next_shift(site, at,
     share = {"green": {"blue": 0, "green": 100}, "blue": {"blue": 100, "green": 0}}[to]
     assert site.shift("1.0.0", **share)["changed"]
     assert site.words == ["-t", "reload"] and not site.pending
-    assert {site.nginx.live() for _ in range(10)} == {to}
+    assert {site.nginx.live() for _time in range(10)} == {to}
     assert not site.shift("1.0.0", **share)["changed"]
 
 
@@ -599,7 +601,7 @@ def test_no_request_is_lost_during_ten_shifts(site):
         while not done.is_set():
             answers.append(site.nginx.get())
 
-    clients = [threading.Thread(target=load) for _ in range(2)]
+    clients = [threading.Thread(target=load) for _time in range(2)]
     for client in clients:
         client.start()
     try:

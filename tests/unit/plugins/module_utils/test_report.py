@@ -222,8 +222,8 @@ def test_a_run_that_knows_little_is_shown_too():
 
 def test_a_phase_that_did_not_end_reaches_to_the_end():
     phases = [{"name": "watch", "started_s": 5, "ended_s": None, "outcome": "stopped", "text": ""}]
-    (bar,) = Reader(page([report(phases=phases)])).with_class("rect", "phase")
-    assert float(bar["x"]) + float(bar["width"]) == pytest.approx(986, abs=0.1)
+    (drawn,) = Reader(page([report(phases=phases)])).with_class("rect", "phase")
+    assert float(drawn["x"]) + float(drawn["width"]) == pytest.approx(986, abs=0.1)
 
 
 def test_an_hour_is_drawn_in_few_columns_and_no_failure_is_lost():

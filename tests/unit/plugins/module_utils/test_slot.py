@@ -62,7 +62,7 @@ server.serve_forever()
 
 def free_ports(count):
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.socket()) for _ in range(count)]
+        servers = [stack.enter_context(socket.socket()) for _time in range(count)]
         for server in servers:
             server.bind(("127.0.0.1", 0))
         return [server.getsockname()[1] for server in servers]
