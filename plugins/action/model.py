@@ -70,7 +70,7 @@ def _target_args(model: _model.Model) -> dict[str, Any]:
             {
                 "name": service["name"],
                 "ports": service["ports"],
-                "probes": [_model.version_probe(service, "http://127.0.0.1:{port}")],
+                "probes": _model.slot_probes(service),
             }
             for service in model["app_services"]
         ]

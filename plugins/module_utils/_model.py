@@ -388,21 +388,20 @@ def slot_services(model: Model, slot: str, expected: Mapping[str, str]) -> list[
             "start_seconds": service["start_seconds"],
             "stop_seconds": service["stop_seconds"],
             "drain_seconds": service["drain_seconds"],
-            "probes": [
-                *(
-                    {
-                        "name": f"{service['name']} {kind}",
-                        "url": f"http://127.0.0.1:{{port}}{probe['path']}",
-                        **_rest(probe),
-                    }
-                    for kind, probe in (("ready", service["ready"]), ("health", service["health"]))
-                    if probe
-                ),
-                version_probe(service, "http://127.0.0.1:{port}", expected.get(service["name"])),
-            ],
+            "probes": slot_probes(service, expected.get(service["name"])),
         }
         for service in start_order(model["app_services"])
     ]
+
+
+def slot_probes(service: Model, expected: Optional[str] = None) -> list[Model]:
+    """What proves a service on its own host; without ``expected`` any version will do."""
+    base = "http://127.0.0.1:{port}"
+    asked = [(kind, service[kind]) for kind in ("ready", "health") if service[kind]]
+    probes = [
+        {"name": f"{service['name']} {kind}", "url": base + probe["path"], **_rest(probe)} for kind, probe in asked
+    ]
+    return [*probes, version_probe(service, base, expected)]
 
 
 def _rest(probe: Model) -> Model:

@@ -206,6 +206,8 @@ def make(
     else:
         plan["to"] = live
         plan["revert"] = []
+        for host, info in targets.items():
+            plan["notes"] += _failing(host, (info["slots"].get(live["slot"]) or {}).get("answers", ()))
     plan["steps"] = [{**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(steps, 1)]
     plan["revert"] = [
         {**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(plan["revert"], len(steps) + 1)
@@ -252,24 +254,29 @@ def rollback_target(journal: Mapping[str, Any], targets: Mapping[str, Info], wan
     return next(place for place in reversed(places) if place["release"] == release["release"])
 
 
-def _answers_there(place: Place, targets: Mapping[str, Info]) -> bool:
-    """Whether every target said just now that the place runs its release and answers its version.
+def _is_version(answer: Info) -> bool:
+    return str(answer["name"]).endswith(" version")
 
-    Then a rollback is one shift: it was verified before, and is verified again after the traffic has returned.
+
+def _well_there(place: Place, targets: Mapping[str, Info]) -> bool:
+    """Whether every target said just now that the place runs its release, healthy, and answers its version.
+
+    Then a rollback is one shift: what it goes to was verified before, and has just been asked again.
     """
-    slots = [info["slots"].get(place["slot"]) or {} for info in targets.values()]
-    return not stands(place, targets) and all(
-        slot.get("answers")
-        and all(a["passed"] and str(a["observed"]).strip() in place["answers"].values() for a in slot["answers"])
-        for slot in slots
-    )
+    for info in targets.values():
+        answers = (info["slots"].get(place["slot"]) or {}).get("answers") or []
+        versions = {str(answer["observed"]).strip() for answer in answers if _is_version(answer)}
+        if not versions or not versions <= set(place["answers"].values()) or not all(a["passed"] for a in answers):
+            return False
+    return not stands(place, targets)
 
 
 def _unwell(to: Place, targets: Mapping[str, Info], routers: Mapping[str, Info]) -> list[str]:
     problems = [f"{host} does not run it" for host in stands(to, targets)]
     for host, info in targets.items():
         slot = info["slots"].get(to["slot"]) or {}
-        problems += _failing(host, slot.get("answers", ()))
+        # Health alone is no reason to make it anew: a data store that is down would be down for the new one too.
+        problems += _failing(host, [answer for answer in slot.get("answers", ()) if _is_version(answer)])
     for host, info in routers.items():
         problems += _failing(host, info["answers"])
     return problems + drift(to, routers)
@@ -373,7 +380,8 @@ def _change_steps(
         }
         for host in targets
     }
-    if plan["verb"] == "deploy" or not _answers_there(to, targets):
+    started = plan["verb"] == "deploy" or not _well_there(to, targets)
+    if started:
         text = f"{to['slot']} {to['version']} healthy"
         steps.append(_step("start", role, "start", text, start, _start_budget(models, targets)))
     for step in _traffic(plan, models):
@@ -395,9 +403,11 @@ def _change_steps(
                     step["watch_seconds"] + 30,
                 )
             )
-    # A process that ends after it was proven leaves no trace at a router with other members: asked once more.
-    verify = {host: {key: args[key] for key in ("slot", "release", "services")} for host, args in start.items()}
-    steps.append(_step("verify", role, "verify", f"{to['slot']} {to['version']} still healthy", verify, VERIFY_SECONDS))
+    if started:
+        # A process that ends once it has traffic leaves no trace at a router with other members: asked once more.
+        verify = {host: {key: args[key] for key in ("slot", "release", "services")} for host, args in start.items()}
+        text = f"{to['slot']} {to['version']} still healthy"
+        steps.append(_step("verify", role, "verify", text, verify, VERIFY_SECONDS))
     steps += _prune_steps(plan, models, targets, history, role)
     return steps
 
@@ -529,7 +539,12 @@ def banner(plan: Plan) -> list[str]:
     head = f"{plan['application']} {_version(live) or '(none)'} -> {to['version']}   {plan['environment']}"
     shape = f"{plan['strategy'].replace('_', '-')}, {len(plan['targets'])} targets"
     if not plan["steps"]:
-        return [f"{plan['application']} {to['version']}   {plan['environment']}   {shape}", "nothing to do: it is live"]
+        ill = [f"but not well: {note}" for note in plan["notes"]]
+        return [
+            f"{plan['application']} {to['version']}   {plan['environment']}   {shape}",
+            "nothing to do: it is live",
+            *ill,
+        ]
     lines = [f"{head}   {shape}   at most {duration(plan['budget_seconds'])}"]
     lines += plan["notes"]
     lines += [f"release {to['release']} in {to['slot']} on {', '.join(plan['targets'])}"]

@@ -28,6 +28,13 @@ def overview(
     problems += [f"{host} does not run {live['version']}" for host in _plan.stands(live, there)] if live else []
     problems += [
         f"{host}: {answer['name']}: {answer['problem']}"
+        for host, info in there.items()
+        if live
+        for answer in (info["slots"].get(live["slot"]) or {}).get("answers", ())
+        if not answer["passed"]
+    ]
+    problems += [
+        f"{host}: {answer['name']}: {answer['problem']}"
         for host, info in asked.items()
         for answer in info["answers"]
         if live and not answer["passed"]
@@ -64,7 +71,10 @@ def _slots(info: Info) -> dict[str, Any]:
             "release": slot["release"],
             "version": slot["version"],
             "running": slot["running"],
-            "answers": [answer["observed"] for answer in slot.get("answers", ()) if answer["passed"]],
+            "healthy": slot.get("healthy", False),
+            "answers": {
+                answer["name"]: answer["observed"] if answer["passed"] else None for answer in slot.get("answers", ())
+            },
         }
         for name, slot in info["slots"].items()
         if slot and slot.get("release")
