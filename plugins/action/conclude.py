@@ -80,6 +80,7 @@ def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float
         "to": record["to"],
         "outcome": record["outcome"],
         "reason": record["reason"],
+        "triggered_by": record["triggered_by"],
         "started_at": utc(state["started"]),
         "ended_at": utc(ended),
         "duration_s": record["duration_s"],

@@ -63,13 +63,14 @@ class ActionModule(ActionBase):
         directory: str,
     ) -> dict[str, Any]:
         lease = journal["lease"]
+        who = controller.holder(variables)
         state, events = _engine.intent(_engine.begin(plan, result["began"]), time.time())
         opened = self._execute_module(
             module_name="signalbox.runbook.journal",
             module_args={
                 "directory": directory,
                 "state": "opened",
-                "holder": controller.holder(variables),
+                "holder": who,
                 "reason": plan["reason"],
                 "ttl_seconds": ttl(state),
                 "basis": plan["basis"],
@@ -82,8 +83,7 @@ class ActionModule(ActionBase):
         )
         if opened.get("failed") or opened.get("unreachable"):
             return {**result, **opened, "changed": False}
-        state.update(run=opened["run"], fence=opened["fence"])
-        who = controller.holder(variables)
+        state.update(run=opened["run"], fence=opened["fence"], holder=who)
         line = f"run {state['run']}, holder {who['user']}@{who['host']}: {plan['reason']}"
         return {**result, "state": state, "timeline": [{"phase": "lease", "text": line, "ok": True}]}
 

@@ -374,6 +374,12 @@ def release_id(version: str, digests: Collection[str]) -> str:
     return f"{version}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
 
 
+def artifacts(model: Model) -> dict[str, dict[str, Any]]:
+    """What identifies the code of each service, for the record."""
+    keys = ("sha256", "python", "git", "ref")
+    return {s["name"]: {k: s["artifact"][k] for k in keys if s["artifact"][k]} for s in model["app_services"]}
+
+
 def answers(model: Model) -> dict[str, str]:
     """What each service of this model's release says as its version."""
     return {s["name"]: s["version"]["value"] or model["app_version"] for s in model["app_services"]}

@@ -187,6 +187,7 @@ def make(
         "reason": request["reason"],
         "from": live,
         "to": to,
+        "artifacts": _model.artifacts(first) if request["verb"] == "deploy" else {},
         "success": "deployed" if request["verb"] == "deploy" else "restored",
         "basis": journal["fence"],
         "settles": settled,

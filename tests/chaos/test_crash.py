@@ -104,7 +104,6 @@ def crash_deploy(site: Site, moment: Moment, kill: Callable[[subprocess.Popen[st
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("DEP-20")
 def test_deploy_killed_at_every_step(live: Site) -> None:
     points = undisturbed(live)
     assert {"stage", "start", "shift", "watch", "commit"} <= {point.phase for point in points}
@@ -113,7 +112,6 @@ def test_deploy_killed_at_every_step(live: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("DEP-20")
 def test_deploy_killed_with_all_its_modules_in_the_middle_of_a_step(live: Site) -> None:
     upgrade(live)
     for point in undisturbed(live):
@@ -122,7 +120,6 @@ def test_deploy_killed_with_all_its_modules_in_the_middle_of_a_step(live: Site) 
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("DEP-20", "RB-01")
 def test_rollback_killed_at_every_step(live: Site) -> None:
     old = standing(live)
     new = upgrade(live)
@@ -137,7 +134,7 @@ def test_rollback_killed_at_every_step(live: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("DEP-20", "BG-12")
+@pytest.mark.requirement("BG-12")
 def test_bad_release_whose_way_back_is_killed(live: Site) -> None:
     upgrade(live, errors_percent=100)
     points = undisturbed(live)

@@ -197,7 +197,6 @@ def test_router_refuses_its_configuration(live: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("DEP-20")
 def test_state_host_is_lost_during_the_watch(live: Site) -> None:
     last = run_numbers(live)[-1]
     process = live.start("deploy", app_version="1.2.0", watch_seconds=4)
