@@ -34,9 +34,13 @@ class ActionModule(ActionBase):
         started = controller.plain(self._task.args.get("accounting") or {})
         requests = measured.get("requests")
         ended = time.time()
-        record = _engine.record(
-            state, requests, {"duration_s": round(ended - state["started"], 3), "log": state["log"]}
-        )
+        more = {
+            "triggered_by": state["holder"],
+            "artifacts": state["plan"]["artifacts"],
+            "duration_s": round(ended - state["started"], 3),
+            "log": state["log"],
+        }
+        record = _engine.record(state, requests, more)
         problem = ""
         if record["outcome"] != "stopped":
             closed = self._execute_module(
