@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _report
+from ansible_collections.signalbox.runbook.plugins.module_utils import _accounting, _engine, _report
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
 from ansible_collections.signalbox.runbook.plugins.module_utils._plan import duration
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
@@ -71,9 +71,8 @@ class ActionModule(ActionBase):
 
 def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float) -> dict[str, Any]:
     failure = state["failure"] or {}
-    requests = record["requests"]
-    if requests is not None:
-        requests = {**requests, "connections_cut": requests["connections_cut"] + state["connections_cut"]}
+    requests = record["requests"] or _accounting.summary([])
+    requests = {**requests, "connections_cut": requests["connections_cut"] + state["connections_cut"]}
     return {
         "run": state["run"],
         "verb": record["verb"],
@@ -154,7 +153,7 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
         f"from {live} to {report['to']['version']}, {report['to']['slot']} slot, run {report['run']}",
     ]
     requests = report["requests"]
-    if requests:
+    if requests["sent"]:
         gap = requests["longest_gap_ms"]
         lines.append(
             f"requests: {requests['sent']:,} sent, {requests['failed']:,} failed, longest gap "

@@ -92,12 +92,13 @@ def check(run: Run, code: int, report: dict[str, Any]) -> list[str]:
         wrong.append(f"outcome {report['outcome']} instead of {run.outcome}")
     if (code == 0) != (run.outcome in ("deployed", "restored")):
         wrong.append(f"exit code {code}")
-    answered = (report["requests"] or {}).get("by_version", {})
-    if run.outcome == "failed" and run.version in answered:
-        wrong.append(f"{answered[run.version]} requests reached {run.version}")
-    failed = (report["requests"] or {}).get("failed", 0)
-    if run.outcome in ("deployed", "restored") and report["from"] and failed:
-        wrong.append(f"{failed} requests failed")
+    asked = report["requests"]
+    if not asked["sent"]:
+        wrong.append("nobody asked")
+    if run.outcome == "failed" and run.version in asked["by_version"]:
+        wrong.append(f"{asked['by_version'][run.version]} requests reached {run.version}")
+    if run.outcome != "rolled_back" and asked["failed"]:
+        wrong.append(f"{asked['failed']} requests failed")
     return wrong
 
 
@@ -133,7 +134,7 @@ def main() -> int:
     (directory / "report.html").write_text(_report.page(found), encoding="utf-8")
     print(f"\n{'run':<10}{'version':<10}{'outcome':<13}{'seconds':>8}{'sent':>8}{'failed':>8}{'gap ms':>8}{'cut':>6}")
     for run, report in zip(RUNS, found):
-        asked = report["requests"] or {"sent": 0, "failed": 0, "longest_gap_ms": None, "connections_cut": 0}
+        asked = report["requests"]
         gap = "-" if asked["longest_gap_ms"] is None else f"{asked['longest_gap_ms']:.0f}"
         print(
             f"{run.playbook:<10}{report['version']:<10}{report['outcome']:<13}{report['duration_s']:>8.1f}"

@@ -63,6 +63,8 @@ def test_release_that_never_gets_healthy_takes_no_traffic(site: Site) -> None:
     assert bad.outcome == "failed"
     assert site.answers() == {"1.1.0"}
     assert site.slots() == {t: {"blue": "", "green": "1.1.0"} for t in site.lab.names}
+    assert bad.report and list(bad.report["requests"]["by_version"]) == ["1.1.0"]
+    assert bad.report["requests"]["sent"] > 0 and bad.report["requests"]["failed"] == 0
     assert "never took traffic" in bad.output and 'expected "ok"' in bad.output
 
 
