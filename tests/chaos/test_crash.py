@@ -126,7 +126,7 @@ def test_rollback_killed_at_every_step(live: Site) -> None:
     back = live.rollback(**VARIABLES)
     assert back.code == 0, back.output
     points = undisturbed(live)
-    assert {"start", "shift"} <= {point.phase for point in points}
+    assert "shift" in {point.phase for point in points}
     for point in points:
         forward = live.rollback(rollback_to=new, **VARIABLES)
         assert forward.code == 0, forward.output
