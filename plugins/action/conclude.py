@@ -43,17 +43,15 @@ class ActionModule(ActionBase):
         record = _engine.record(state, requests, more)
         problem = ""
         if record["outcome"] != "stopped":
-            closed = self._execute_module(
-                module_name="signalbox.runbook.journal",
-                module_args={
-                    "directory": before["state_dir"],
-                    "state": "closed",
-                    "run": state["run"],
-                    "fence": state["fence"],
-                    "events": [*state.get("unwritten", []), {"event": "end", "outcome": record["outcome"]}],
-                    "record": record,
-                },
-                task_vars=variables,
+            closed = controller.journal(
+                self,
+                variables,
+                directory=before["state_dir"],
+                state="closed",
+                run=state["run"],
+                fence=state["fence"],
+                events=[*state.get("unwritten", []), {"event": "end", "outcome": record["outcome"]}],
+                record=record,
             )
             if closed.get("failed") or closed.get("unreachable"):
                 problem = f"the record could not be written: {closed.get('msg')}"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
@@ -34,11 +35,8 @@ class ActionModule(ActionBase):
             hosts = controller.groups(variables)
             first = models[hosts["targets"][0]]
             wait = 0 if verb == "status" else first["app_lease_wait_seconds"]
-            read = self._execute_module(
-                module_name="signalbox.runbook.journal_info",
-                module_args={"directory": models[hosts["state"][0]]["app_state_dir"], "wait_seconds": wait},
-                task_vars=variables,
-            )
+            directory = models[hosts["state"][0]]["app_state_dir"]
+            read = controller.journal(self, variables, directory=directory, state="read", wait_seconds=wait)
             if read.get("failed") or read.get("unreachable"):
                 return {**result, **read}
             lease = read["lease"]
@@ -56,12 +54,22 @@ class ActionModule(ActionBase):
             "targets": hosts["targets"],
             "routers": hosts["routers"],
             "participants": list(dict.fromkeys([*hosts["targets"], *hosts["routers"]])),
-            "target_args": {host: _target_args(models[host]) for host in hosts["targets"]},
-            "router_args": {host: _router_args(models[host]) for host in hosts["routers"]},
-            "runtime": f"signalbox.runbook.runtime_{first['app_runtime']}",
-            "router": f"signalbox.runbook.router_{first['app_router']}",
+            "looks": _looks(models, hosts),
             "accounting": _accounting_args(first),
         }
+
+
+def _looks(models: Mapping[str, _model.Model], hosts: Mapping[str, list[str]]) -> dict[str, list[dict[str, Any]]]:
+    """What is looked at on each host, by which role, and the fact that keeps it; a host may be target and router."""
+    looks: dict[str, list[dict[str, Any]]] = {}
+    for group, kind, fact, args in (
+        ("targets", "runtime", "__runbook_target", _target_args),
+        ("routers", "router", "__runbook_router", _router_args),
+    ):
+        for host in hosts[group]:
+            role = f"signalbox.runbook.{kind}_{models[host][f'app_{kind}']}"
+            looks.setdefault(host, []).append({"role": role, "args": args(models[host]), "fact": fact})
+    return looks
 
 
 def _target_args(model: _model.Model) -> dict[str, Any]:

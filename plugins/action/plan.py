@@ -65,21 +65,19 @@ class ActionModule(ActionBase):
         lease = journal["lease"]
         who = controller.holder(variables)
         state, events = _engine.intent(_engine.begin(plan, result["began"]), time.time())
-        opened = self._execute_module(
-            module_name="signalbox.runbook.journal",
-            module_args={
-                "directory": directory,
-                "state": "opened",
-                "holder": who,
-                "reason": plan["reason"],
-                "ttl_seconds": ttl(state),
-                "basis": plan["basis"],
-                "dead_fence": lease["fence"] if lease and controller.is_dead(lease) else 0,
-                "plan": summary(plan),
-                "settled": plan["settles"],
-                "events": events,
-            },
-            task_vars=dict(variables),
+        opened = controller.journal(
+            self,
+            variables,
+            directory=directory,
+            state="opened",
+            holder=who,
+            reason=plan["reason"],
+            ttl_seconds=ttl(state),
+            basis=plan["basis"],
+            dead_fence=lease["fence"] if lease and controller.is_dead(lease) else 0,
+            plan=summary(plan),
+            settled=plan["settles"],
+            events=events,
         )
         if opened.get("failed") or opened.get("unreachable"):
             return {**result, **opened, "changed": False}

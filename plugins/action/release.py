@@ -14,6 +14,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.signalbox.runbook.plugins.module_utils._archive import check_file
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
 MODULE = "signalbox.runbook.release"
 UPLOADED = ("archive", "wheel")
@@ -37,7 +38,7 @@ class ActionModule(ActionBase):
             if not answer.get("artifacts_needed"):
                 return answer
         local = self._local_artifacts(args.get("services"))
-        paths = local if self._task.check_mode or self._reads_our_files() else self._upload(local)
+        paths = local if self._task.check_mode or controller.is_here(self) else self._upload(local)
         return execute(paths, present=False)
 
     def _local_artifacts(self, services: Any) -> dict[str, str]:
@@ -57,10 +58,6 @@ class ActionModule(ActionBase):
                     raise AnsibleActionFail(f"{key} of the service {service.get('name')}: {exc}") from None
                 found[written] = path
         return found
-
-    def _reads_our_files(self) -> bool:
-        """A local connection without another user sees the controller's files."""
-        return bool(self._connection.transport == "local" and not self._connection.become)
 
     def _upload(self, local: dict[str, str]) -> dict[str, str]:
         """Copy each file into the task's own temporary directory, which ActionBase removes afterwards."""

@@ -39,17 +39,15 @@ class ActionModule(ActionBase):
         if state["now"] is None:
             state["unwritten"] = events  # the end of the run is near: it is written with its record, in one call
             return {**handed_on, "state": state, "timeline": [line]}
-        written = self._execute_module(
-            module_name="signalbox.runbook.journal",
-            module_args={
-                "directory": before["state_dir"],
-                "state": "written",
-                "run": state["run"],
-                "fence": state["fence"],
-                "events": events,
-                "ttl_seconds": ttl(state),
-            },
-            task_vars=variables,
+        written = controller.journal(
+            self,
+            variables,
+            directory=before["state_dir"],
+            state="written",
+            run=state["run"],
+            fence=state["fence"],
+            events=events,
+            ttl_seconds=ttl(state),
         )
         if written.get("failed") or written.get("unreachable"):
             return {**handed_on, **written, "state": state, "timeline": [line]}

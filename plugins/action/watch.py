@@ -71,17 +71,7 @@ class ActionModule(ActionBase):
 
     def _renew(self, journal: Mapping[str, Any], variables: dict[str, Any]) -> Optional[dict[str, Any]]:
         """The heartbeat of the lease; what to return when the lease is gone."""
-        answer: dict[str, Any] = self._execute_module(
-            module_name="signalbox.runbook.journal",
-            module_args={
-                "directory": journal["directory"],
-                "state": "renewed",
-                "run": journal["run"],
-                "fence": journal["fence"],
-                "ttl_seconds": journal["ttl_seconds"],
-            },
-            task_vars=variables,
-        )
+        answer = controller.journal(self, variables, state="renewed", **journal)
         return answer if answer.get("failed") or answer.get("unreachable") else None
 
 

@@ -28,8 +28,49 @@ from typing import Any, Callable, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import fsync_directory, read_json, write_json
+from ansible_collections.signalbox.runbook.plugins.module_utils._records import brief
 
 Record = dict[str, Any]
+
+# The options of the module journal, which the controller's own calls are completed by as well.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "directory": {"type": "path", "required": True},
+    "state": {"type": "str", "required": True, "choices": ["read", "opened", "written", "renewed", "closed"]},
+    "wait_seconds": {"type": "float", "default": 0},
+    "recent": {"type": "int", "default": 20},
+    "ttl_seconds": {"type": "float", "default": 60},
+    "run": {"type": "int", "default": 0},
+    "fence": {"type": "int", "default": 0},
+    "holder": {"type": "dict", "default": {}},
+    "reason": {"type": "str", "default": ""},
+    "basis": {"type": "int", "default": 0},
+    "dead_fence": {"type": "int", "default": 0},
+    "plan": {"type": "dict", "default": {}},
+    "settled": {"type": "list", "elements": "dict", "default": []},
+    "events": {"type": "list", "elements": "dict", "default": []},
+    "record": {"type": "dict", "default": {}},
+}
+
+
+def call(given: Mapping[str, Any]) -> Record:
+    """What one call of the module returns: the journal is read, or changed as ``state`` says."""
+    directory, state = given["directory"], given["state"]
+    journal = Journal(Path(directory))
+    try:
+        if state == "read":
+            read = journal.read(given["wait_seconds"])
+            return {"changed": False, **read, "history": brief(read["history"], given["recent"])}
+        result = {"changed": state != "renewed", "run": given["run"], "fence": given["fence"]}
+        if state == "opened":
+            words = ("holder", "reason", "ttl_seconds", "basis", "plan", "events", "settled", "dead_fence")
+            return {**result, **journal.open(**{word: given[word] for word in words})}
+        own = (given["run"], given["fence"], given["events"])
+        if state == "closed":
+            return {**result, **journal.close(*own, given["record"])}
+        return {**result, **journal.write(*own, given["ttl_seconds"])}
+    except (OSError, ValueError) as error:
+        verb = "read" if state == "read" else "written"
+        raise RunbookError(f"the journal in {directory} cannot be {verb}: {error}") from error
 
 
 def utc(seconds: float) -> str:

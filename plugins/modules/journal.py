@@ -11,15 +11,19 @@ version_added: 0.1.0
 author:
   - The signalbox.runbook authors (@signalbox)
 description:
-  - Runs on the state host. One call takes, renews or releases the lease and writes what belongs to it, under one lock.
+  - Runs on the state host. One call reads everything, or takes, renews or releases the lease and writes what belongs
+    to it, under one lock.
   - Every line is synced to disk before the call returns.
 options:
   directory:
-    description: Directory of the journal, one per application and environment. Made when absent.
+    description:
+      - Directory of the journal, one per application and environment.
+      - One that does not exist is an empty journal; V(opened) makes it.
     type: path
     required: true
   state:
     description:
+      - V(read) only reads, once no other run holds the lease or O(wait_seconds) are over.
       - V(opened) takes the lease, begins a run and appends O(events).
       - It fails, naming holder, reason and since when, while another run holds the lease.
       - V(written) appends O(events) and renews the lease. It fails when the lease was taken over.
@@ -27,7 +31,17 @@ options:
       - V(closed) appends O(events), adds O(record) to the history and releases the lease.
     type: str
     required: true
-    choices: [opened, written, renewed, closed]
+    choices: [read, opened, written, renewed, closed]
+  wait_seconds:
+    description: How long V(read) waits for another run's lease to end, in seconds.
+    type: float
+    default: 0
+  recent:
+    description:
+      - Number of latest records that V(read) returns whole.
+      - Older ones have only what choosing a release needs.
+    type: int
+    default: 20
   ttl_seconds:
     description: Time after which the lease ends unless renewed, in seconds.
     type: float
@@ -77,13 +91,18 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Nothing is written and RV(run) is 0.
+    description: Nothing is written. RV(run) and RV(fence) are those that were given.
   diff_mode:
     support: none
     description: A journal only grows.
 """
 
 EXAMPLES = r"""
+- name: Read the journal
+  signalbox.runbook.journal:
+    directory: /var/lib/runbook/clickview/production
+    state: read
+
 - name: Take the lease
   signalbox.runbook.journal:
     directory: /var/lib/runbook/clickview/production
@@ -96,80 +115,55 @@ EXAMPLES = r"""
 RETURN = r"""
 run:
   description: Number of the run.
-  returned: success
+  returned: when O(state) is not V(read)
   type: int
   sample: 42
 fence:
-  description: Fencing number of the run. Every change is made under it.
+  description: Fencing number of the run, which every change is made under; for V(read) the last one given out.
   returned: success
   type: int
   sample: 42
 at:
   description: Time of the state host, in seconds since 1970.
-  returned: success
+  returned: when O(state) is not V(read)
   type: float
   sample: 1763683200.1
 lease:
-  description: The lease that is in the way.
-  returned: when another run holds it
+  description:
+    - The lease that is held, with holder, reason, since, expires, expired; null when nobody holds one.
+    - On failure, the one that is in the way.
+  returned: when O(state) is V(read), or another run holds it
   type: dict
+history:
+  description: The records of finished runs, oldest first.
+  returned: when O(state) is V(read)
+  type: list
+  elements: dict
+unfinished:
+  description: Runs that did not end, each with its number and events.
+  returned: when O(state) is V(read)
+  type: list
+  elements: dict
+now:
+  description: Time of the state host, in seconds since 1970.
+  returned: when O(state) is V(read)
+  type: float
 """
-
-from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Journal
-
-
-def change(journal: Journal, given: dict[str, Any]) -> dict[str, Any]:
-    if given["state"] == "opened":
-        return journal.open(
-            holder=given["holder"],
-            reason=given["reason"],
-            ttl_seconds=given["ttl_seconds"],
-            basis=given["basis"],
-            plan=given["plan"],
-            events=given["events"],
-            settled=given["settled"],
-            dead_fence=given["dead_fence"],
-        )
-    if given["state"] == "closed":
-        return journal.close(given["run"], given["fence"], given["events"], given["record"])
-    return journal.write(given["run"], given["fence"], given["events"], given["ttl_seconds"])
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import ARGUMENTS, call
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "directory": {"type": "path", "required": True},
-            "state": {"type": "str", "required": True, "choices": ["opened", "written", "renewed", "closed"]},
-            "ttl_seconds": {"type": "float", "default": 60},
-            "run": {"type": "int", "default": 0},
-            "fence": {"type": "int", "default": 0},
-            "holder": {"type": "dict", "default": {}},
-            "reason": {"type": "str", "default": ""},
-            "basis": {"type": "int", "default": 0},
-            "dead_fence": {"type": "int", "default": 0},
-            "plan": {"type": "dict", "default": {}},
-            "settled": {"type": "list", "elements": "dict", "default": []},
-            "events": {"type": "list", "elements": "dict", "default": []},
-            "record": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     given = module.params
-    own = {"run": given["run"], "fence": given["fence"]}
-    if module.check_mode:
-        module.exit_json(changed=True, at=0.0, **own)
+    if module.check_mode and given["state"] != "read":
+        module.exit_json(changed=True, at=0.0, run=given["run"], fence=given["fence"])
     try:
-        result = change(Journal(Path(given["directory"])), given)
+        module.exit_json(**call(given))
     except RunbookError as error:
         module.fail_json(msg=str(error), **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"the journal in {given['directory']} cannot be written: {error}")
-    module.exit_json(changed=given["state"] != "renewed", **{**own, **result})
 
 
 if __name__ == "__main__":

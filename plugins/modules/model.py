@@ -38,7 +38,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 journal:
-  description: What RV(signalbox.runbook.journal_info#module:history) and its other values say.
+  description: What M(signalbox.runbook.journal) says when it is read.
   returned: success
   type: dict
 problems:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nginx_upstream
-short_description: Shift traffic between slots by weight in nginx
+short_description: Shift traffic between slots by weight in nginx, or read the weights
 version_added: 0.1.0
 author:
   - The signalbox.runbook authors (@signalbox)
@@ -18,6 +18,8 @@ description:
   - Nothing but this file is written, so nginx may be configured by others.
   - Nothing is done when the file already says the same and the router answers as expected.
   - A run that was killed half-way is repaired by the next one, which reloads and proves again.
+  - With O(state=read) it only reads the file and asks through the router, once. The file says what was last written.
+    After a crash nginx may not have loaded it, so only the answers say where the traffic goes.
 attributes:
   check_mode:
     support: full
@@ -26,6 +28,13 @@ attributes:
     support: full
     description: Shows the include file before and after.
 options:
+  state:
+    description:
+      - V(shifted) arranges the traffic and needs O(home), O(fence), O(upstreams) and O(probes).
+      - V(read) changes nothing, and a probe that does not pass is a result, not a failure.
+    type: str
+    choices: [read, shifted]
+    default: shifted
   path:
     description:
       - The include file. It must be absent, empty, or written by this collection.
@@ -37,11 +46,9 @@ options:
       - Directory of this collection on the router host, for the fence and for the content last proven.
       - Every include file needs its own.
     type: path
-    required: true
   fence:
     description: Fencing number of the run; a number lower than the highest seen is refused.
     type: int
-    required: true
   command:
     description: Words that run the nginx which reads the file, for example V([sudo, nginx]).
     type: list
@@ -57,7 +64,6 @@ options:
     description: All upstreams of the file; others are removed from it.
     type: list
     elements: dict
-    required: true
     suboptions:
       name:
         description: Name for C(proxy_pass http://NAME).
@@ -86,15 +92,14 @@ options:
             type: int
             required: true
   note:
-    description: Kept in a comment of the file and given back by M(signalbox.runbook.nginx_upstream_info), for example
-      release and version per slot. Readable by everybody.
+    description: Kept in a comment of the file and given back by V(read), for example release and version per slot.
+      Readable by everybody.
     type: dict
     default: {}
-  confirm:
-    description: Probes asked through the router; all must pass after the reload.
+  probes:
+    description: Asked through the router. For V(shifted) all must pass after the reload; V(read) asks each once.
     type: list
     elements: dict
-    required: true
     suboptions:
       name:
         description: What the probe is called in messages; its URL when left out.
@@ -182,18 +187,30 @@ EXAMPLES = r"""
           - {address: 10.0.0.11, port: 8002, slot: green, weight: 10}
     note:
       versions: {blue: 1.4.0, green: 1.5.0}
-    confirm:
+    probes:
       - name: shop through the router
         url: http://127.0.0.1/version
         headers: {Host: shop.example.com}
         versions: [1.4.0, 1.5.0]
         version_path: version
         successes: 5
+
+- name: See where the traffic goes
+  signalbox.runbook.nginx_upstream:
+    state: read
+    path: /etc/nginx/conf.d/shop.conf
+    probes:
+      - name: shop through the router
+        url: http://127.0.0.1/version
+        version_path: version
+  register: router
 """
 
 RETURN = r"""
 weights:
-  description: Weight per slot that the file gives; after a failure, the weights that were put back.
+  description:
+    - Weight per slot that the file gives, the highest of its members.
+    - After a failure, the weights that were put back.
   type: dict
   returned: always
   sample: {blue: 90, green: 10}
@@ -201,11 +218,37 @@ confirmed:
   description: Results of the probes, last try each; empty in check mode.
   type: list
   elements: dict
-  returned: always
+  returned: when O(state) is V(shifted)
 restored:
   description: Whether the old content was put back and is active.
   type: bool
-  returned: always
+  returned: when O(state) is V(shifted)
+answers:
+  description: One result per probe.
+  type: list
+  elements: dict
+  returned: when O(state) is V(read)
+exists:
+  description: Whether the file exists.
+  type: bool
+  returned: when O(state) is V(read)
+ours:
+  description: Whether it was written by this collection.
+  type: bool
+  returned: when O(state) is V(read)
+intact:
+  description: Whether it is as it was written; V(false) when it was edited by hand, absent or not ours.
+  type: bool
+  returned: when O(state) is V(read)
+note:
+  description: What the last shift noted in the file.
+  type: dict
+  returned: when O(state) is V(read)
+upstreams:
+  description: Upstreams of the file with their members.
+  type: list
+  elements: dict
+  returned: when O(state) is V(read)
 """
 
 from pathlib import Path
@@ -214,8 +257,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced
-from ansible_collections.signalbox.runbook.plugins.module_utils._nginx import Router, upstreams_from, weights
-from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS, ask, endpoint
+from ansible_collections.signalbox.runbook.plugins.module_utils._nginx import Router, inspect, upstreams_from, weights
+from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS, Endpoint, ask, endpoint
 
 MEMBER_OPTIONS = {
     "address": {"type": "str", "required": True},
@@ -229,9 +272,12 @@ UPSTREAM_OPTIONS = {
 }
 
 
-def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def look(path: str, probes: list[Endpoint]) -> dict[str, Any]:
+    return {"changed": False, **inspect(path), "answers": [one.to_dict() for one in ask(probes)]}
+
+
+def arrange(params: dict[str, Any], probes: list[Endpoint], check_mode: bool) -> dict[str, Any]:
     upstreams = upstreams_from(params["upstreams"])
-    probes = [endpoint(raw) for raw in params["confirm"]]
     note = {**params["note"], "fence": params["fence"]}
     router = Router(params["path"], params["home"], params["command"], params["pid_path"])
 
@@ -253,28 +299,34 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["read", "shifted"], "default": "shifted"},
             "path": {"type": "path", "required": True},
-            "home": {"type": "path", "required": True},
-            "fence": {"type": "int", "required": True},
+            "home": {"type": "path"},
+            "fence": {"type": "int"},
             "command": {"type": "list", "elements": "str", "default": ["nginx"]},
             "pid_path": {"type": "path"},
-            "upstreams": {"type": "list", "elements": "dict", "required": True, "options": UPSTREAM_OPTIONS},
+            "upstreams": {"type": "list", "elements": "dict", "options": UPSTREAM_OPTIONS},
             "note": {"type": "dict", "default": {}},
-            "confirm": {"type": "list", "elements": "dict", "required": True, "options": PROBE_OPTIONS},
+            "probes": {"type": "list", "elements": "dict", "options": PROBE_OPTIONS},
             "confirm_seconds": {"type": "float", "default": 15},
         },
+        required_if=[("state", "shifted", ("home", "fence", "upstreams", "probes"))],
         supports_check_mode=True,
     )
-    if not module.params["confirm"] and not module.params["pid_path"]:
-        module.warn("neither confirm nor pid_path is given: nothing proves that nginx took the new configuration over")
+    reading = module.params["state"] == "read"
+    if not reading and not module.params["probes"] and not module.params["pid_path"]:
+        module.warn("neither probes nor pid_path is given: nothing proves that nginx took the new configuration over")
+    nothing: dict[str, Any] = {} if reading else {"confirmed": [], "restored": False, "weights": {}}
     try:
-        result = arrange(module.params, module.check_mode)
+        probes = [endpoint(raw) for raw in module.params["probes"] or ()]
+        if reading:
+            module.exit_json(**look(module.params["path"], probes))
+        module.exit_json(**arrange(module.params, probes, module.check_mode))
     except RunbookError as error:
-        details = {"confirmed": [], "restored": False, "weights": {}, **error.details}
-        module.fail_json(msg=str(error), **details)
+        module.fail_json(msg=str(error), **{**nothing, **error.details})
     except OSError as error:
-        module.fail_json(msg=f"a file of the router cannot be changed: {error}", restored=False)
-    module.exit_json(**result)
+        wanted = "read" if reading else "changed"
+        module.fail_json(msg=f"a file of the router cannot be {wanted}: {error}", **nothing)
 
 
 if __name__ == "__main__":

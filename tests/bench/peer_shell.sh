@@ -13,9 +13,10 @@ verb=$2 version=$3
 
 answer() { curl -fsS -m 5 "$1/version" 2>/dev/null | jq -r .version || true; }
 
-healthy() {
-  [ "$(curl -fsS -m 5 "http://127.0.0.1:$1/health" 2>/dev/null | jq -r .status)" = ok ] &&
-    [ "$(answer "http://127.0.0.1:$1")" = "$version" ]
+healthy() { # socket slot port; supervisord calls a process RUNNING only after startsecs
+  "$SUPERVISORCTL" -s "unix://$1" status "demo-$2" | grep -q RUNNING &&
+    [ "$(curl -fsS -m 5 "http://127.0.0.1:$3/health" 2>/dev/null | jq -r .status)" = ok ] &&
+    [ "$(answer "http://127.0.0.1:$3")" = "$version" ]
 }
 
 until_true() { # tries pause what command...
@@ -70,7 +71,7 @@ on_target() { # slot name home socket blue green
     stage "$slot"
     tries=75
   fi
-  until_true "$tries" 0.2 "$slot of $name does not get healthy" healthy "$port"
+  until_true "$tries" 0.2 "$slot of $name does not get healthy" healthy "$socket" "$slot" "$port"
 }
 
 routed() {
@@ -118,3 +119,9 @@ while read -r name home socket blue green; do
 done <"$TARGETS"
 for job in "${jobs[@]}"; do wait "$job"; done # set -e ends it all when one failed
 shift_to "$idle"
+if [ "$verb" = deploy ]; then # a router hides a target that ended once it had traffic
+  while read -r name _ socket blue green; do
+    if [ "$idle" = blue ]; then port=$blue; else port=$green; fi
+    until_true 3 0.2 "$idle of $name is no longer healthy" healthy "$socket" "$idle" "$port"
+  done <"$TARGETS"
+fi

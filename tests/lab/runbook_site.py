@@ -39,13 +39,14 @@ class Site:
         self.inventory = lab.write_inventory(directory / "inventory")
         self.reports = directory / "reports"
         self.state = lab.root / "state"
+        self.settings: dict[str, str] = {}  # more of Ansible's environment variables
 
     def release(self, version: str, **faults: Any) -> Path:
         return app.build(version, faults, self.lab.root / "artifacts")[0]
 
     def environment(self) -> dict[str, str]:
         plain = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        return {**plain, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return {**plain, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **self.settings}
 
     def command(self, verb: str, *options: str, **variables: Any) -> list[str]:
         given = {

@@ -37,7 +37,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._nginx import (
     weights,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import ask, endpoint
-from ansible_collections.signalbox.runbook.plugins.modules import nginx_upstream, nginx_upstream_info
+from ansible_collections.signalbox.runbook.plugins.modules import nginx_upstream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -616,7 +616,7 @@ def test_no_request_is_lost_during_ten_shifts(site):
     assert [status for status, _body in answers if status != 200] == []
 
 
-# The modules
+# The module
 
 
 def call(module, arguments, capsys):
@@ -635,12 +635,12 @@ def module_arguments(site, share, version, **more):
         "command": site.nginx.command,
         "upstreams": upstreams,
         "note": {"versions": {"blue": "1.0.0"}},
-        "confirm": [{"name": "shop", "url": url, "version": version, "version_path": "version", "successes": 3}],
+        "probes": [{"name": "shop", "url": url, "version": version, "version_path": "version", "successes": 3}],
         **more,
     }
 
 
-def test_the_modules_shift_and_read(site, capsys):
+def test_the_module_shifts_and_reads(site, capsys):
     arguments = module_arguments(site, {"blue": 100, "green": 0}, "1.0.0")
     old = site.nginx.include.read_text()
     checked = call(nginx_upstream, {**arguments, "_ansible_check_mode": True}, capsys)
@@ -654,7 +654,7 @@ def test_the_modules_shift_and_read(site, capsys):
     again = call(nginx_upstream, arguments, capsys)
     assert not again["changed"] and again["diff"]["before"] == again["diff"]["after"]
 
-    state = call(nginx_upstream_info, {"path": arguments["path"], "ask": arguments["confirm"]}, capsys)
+    state = call(nginx_upstream, {"state": "read", "path": arguments["path"], "probes": arguments["probes"]}, capsys)
     assert state["ours"] and state["intact"] and state["weights"] == {"blue": 100, "green": 0}
     assert state["note"] == {"versions": {"blue": "1.0.0"}, "fence": 3}
     assert state["answers"][0]["passed"] and not state["changed"]
@@ -666,10 +666,12 @@ def test_the_modules_shift_and_read(site, capsys):
     assert stale["failed"] and "lost its lease" in stale["msg"]
 
 
-def test_the_info_module_tells_absent_and_foreign_files(tmp_path, capsys):
+def test_the_module_tells_absent_and_foreign_files(tmp_path, capsys):
     path = tmp_path / "x.conf"
-    absent = call(nginx_upstream_info, {"path": str(path)}, capsys)
+    absent = call(nginx_upstream, {"state": "read", "path": str(path)}, capsys)
     assert (absent["exists"], absent["ours"], absent["weights"], absent["answers"]) == (False, False, {}, [])
     path.write_text("upstream a { server 127.0.0.1:9; }\n")
-    foreign = call(nginx_upstream_info, {"path": str(path)}, capsys)
+    needs = call(nginx_upstream, {"path": str(path)}, capsys)
+    assert needs["msg"] == "state is shifted but all of the following are missing: home, fence, upstreams, probes"
+    foreign = call(nginx_upstream, {"state": "read", "path": str(path)}, capsys)
     assert (foreign["exists"], foreign["ours"], foreign["intact"]) == (True, False, False)

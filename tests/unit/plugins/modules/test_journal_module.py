@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules journal and journal_info on a real directory."""
+"""The module journal on a real directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Journal
-from ansible_collections.signalbox.runbook.plugins.modules import journal, journal_info
+from ansible_collections.signalbox.runbook.plugins.modules import journal
 
 HOLDER = {"user": "anna", "host": "ops1"}
 PLAN = {"verb": "deploy", "to": {"release": "r1", "version": "1.3.0", "slot": "green"}}
@@ -126,7 +126,7 @@ def test_a_journal_that_is_gone_fails_and_is_not_begun_anew(run, directory, stat
 def test_a_journal_that_can_not_be_read_fails(run, directory):
     opened(run)
     (directory / "history.jsonl").write_text("not ours\n")
-    result = run(journal_info)
+    result = run(journal, state="read")
     assert result["failed"] is True
     assert result["msg"].startswith(f"the journal in {directory} cannot be read: ")
 
@@ -144,7 +144,7 @@ def test_check_mode_writes_nothing(run, directory, state):
 
 def test_info_of_nothing(run, directory):
     for check in (False, True):
-        result = run(journal_info, check=check)
+        result = run(journal, state="read", check=check)
         assert result["changed"] is False
         assert (result["lease"], result["fence"], result["history"], result["unfinished"]) == (None, 0, [], [])
     assert not directory.exists()
@@ -152,22 +152,22 @@ def test_info_of_nothing(run, directory):
 
 def test_info_of_a_run_and_of_its_record(run):
     opened(run)
-    result = run(journal_info)
+    result = run(journal, state="read")
     assert result["changed"] is False
     assert (result["lease"]["run"], result["lease"]["expired"], result["fence"]) == (1, False, 1)
     assert result["unfinished"] == [
         {"run": 1, "events": [{"event": "open", "run": 1, "fence": 1, "plan": PLAN, "at": result["lease"]["since"]}]}
     ]
     run(journal, state="closed", run=1, fence=1, record={"verb": "deploy", "outcome": "deployed", "reason": "x"})
-    result = run(journal_info, wait_seconds=5)
+    result = run(journal, state="read", wait_seconds=5)
     assert (result["lease"], result["unfinished"]) == (None, [])
     assert result["history"][0]["reason"] == "x"
-    assert set(run(journal_info, recent=0)["history"][0]) == {"run", "verb", "from", "to", "outcome"}
+    assert set(run(journal, state="read", recent=0)["history"][0]) == {"run", "verb", "from", "to", "outcome"}
 
 
 def test_info_waits_for_a_lease_that_ends(run):
     opened(run, ttl_seconds=0.2)
-    assert run(journal_info, wait_seconds=30)["lease"]["expired"] is True
+    assert run(journal, state="read", wait_seconds=30)["lease"]["expired"] is True
 
 
 @pytest.mark.parametrize("arguments", [{}, {"state": "taken"}, {"state": "opened", "basis": "x"}])
@@ -176,13 +176,11 @@ def test_wrong_arguments_fail_before_anything_is_written(run, directory, argumen
     assert not directory.exists()
 
 
-@pytest.mark.parametrize("module", [journal, journal_info])
-def test_documentation_fits(module):
-    documentation = yaml.safe_load(module.DOCUMENTATION)
-    assert documentation["module"] == module.__name__.rpartition(".")[2]
+def test_documentation_fits():
+    documentation = yaml.safe_load(journal.DOCUMENTATION)
     assert documentation["version_added"] == "0.1.0"
-    for text in (module.EXAMPLES, module.RETURN):
+    for text in (journal.EXAMPLES, journal.RETURN):
         assert yaml.safe_load(text)
-    for task in yaml.safe_load(module.EXAMPLES):
-        options = task[f"signalbox.runbook.{documentation['module']}"]
+    for task in yaml.safe_load(journal.EXAMPLES):
+        options = task["signalbox.runbook.journal"]
         assert set(options) <= set(documentation["options"])
