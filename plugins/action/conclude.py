@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _accounting, _engine, _report
+from ansible_collections.signalbox.runbook.plugins.module_utils import _accounting, _engine, _plan, _report
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
-from ansible_collections.signalbox.runbook.plugins.module_utils._plan import duration
+from ansible_collections.signalbox.runbook.plugins.module_utils._reality import shown
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
 
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
         samples = [{**bucket, "t": bucket["t"] + offset} for bucket in measured.get("samples") or []]
         report = {**_report_of(state, record, ended), "samples": samples}
         where = _write(report, before["report_dir"])
-        good = record["outcome"] in ("deployed", "restored") and not problem
+        good = record["outcome"] in GOOD and not problem
         result.update(changed=True, failed=not good, outcome=record["outcome"], report=report, closing=_closing(report))
         result["closing"].append(f"report: {where}    next: ansible-playbook status.yml")
         if not good:
@@ -80,6 +80,7 @@ def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float
         "from": record["from"],
         "to": record["to"],
         "outcome": record["outcome"],
+        "weights": shown(state["plan"]["weights"]),
         "reason": record["reason"],
         "triggered_by": record["triggered_by"],
         "started_at": utc(state["started"]),
@@ -120,7 +121,14 @@ def _write(report: Mapping[str, Any], directory: str) -> str:
 LOGS = 2  # logs shown in the closing block, the report has all
 LOG_LINES = 8
 
+# Outcomes of a run that did what was asked.
+GOOD = tuple(dict.fromkeys((*_plan.SUCCESS.values(), "held")))
+
 WORDS = {
+    "held": "HELD",
+    "aborted": "ABORTED",
+    "cleaned": "CLEANED UP",
+    "recovered": "RECOVERED",
     "deployed": "DEPLOYED",
     "restored": "ROLLED BACK",
     "rolled_back": "ROLLED BACK",
@@ -136,6 +144,10 @@ def _sentence(report: Mapping[str, Any]) -> str:
     return {
         "deployed": f"{name} {to} is live",
         "restored": f"{name} is back on {to}",
+        "held": f"{name} {to} is held at {report['weights']}: promote.yml goes on, abort.yml takes it back",
+        "aborted": f"{name} {to} was taken back; {live} answers everywhere",
+        "cleaned": f"{name} {to} is live, and nothing else is left",
+        "recovered": f"{name} {to} is live everywhere",
         "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
         "failed": f"{name} {to} never took traffic; {live} was not touched",
         "revert_failed": f"{report['stopped']}; see status.yml. -e app_drift=restore puts the routers back first",
@@ -147,7 +159,7 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
     """The closing block: from, to, outcome, duration, requests, and for a failure what its cause looks like."""
     live = report["from"]["version"] if report["from"] else "(none)"
     lines = [
-        f"{WORDS[report['outcome']]} after {duration(report['duration_s'])}: {_sentence(report)}",
+        f"{WORDS[report['outcome']]} after {_plan.duration(report['duration_s'])}: {_sentence(report)}",
         f"from {live} to {report['to']['version']}, {report['to']['slot']} slot, run {report['run']}",
     ]
     requests = report["requests"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _plan
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _plan, _reality
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
@@ -30,10 +30,10 @@ class ActionModule(ActionBase):
         targets = controller.looked_at(variables["hostvars"], seen["targets"], "__runbook_target")
         routers = controller.looked_at(variables["hostvars"], seen["routers"], "__runbook_router")
         try:
-            _plan.reachable({**targets, **routers})
+            _reality.reachable({**targets, **routers})
             request: dict[str, Any] = {"verb": verb, "version": str(variables.get("app_version") or "")}
-            if verb == "rollback":
-                request["to"] = _plan.rollback_target(journal, targets, str(self._task.args.get("to") or "previous"))
+            if verb != "deploy":
+                request["to"] = _plan.destination(verb, journal, targets, str(self._task.args.get("to") or "previous"))
                 request["version"] = request["to"]["version"]
             models = controller.load_models(variables, self._task, self._loader, request)
             first = models[seen["targets"][0]]
@@ -94,7 +94,8 @@ def ttl(state: Mapping[str, Any]) -> float:
 
 def summary(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the journal keeps of a plan: all that settling needs, without the arguments of the steps."""
-    keep = ("verb", "application", "environment", "strategy", "reason", "from", "to", "success", "targets", "routers")
+    names = ("verb", "application", "environment", "strategy", "reason", "from", "to", "success")
+    keep = (*names, "weights", "remaining", "targets", "routers")
     steps = [{"id": s["id"], "phase": s["phase"], "hosts": s["hosts"]} for s in [*plan["steps"], *plan["revert"]]]
     return {**{key: plan[key] for key in keep}, "steps": steps}
 
@@ -105,15 +106,20 @@ def _predicted(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _diff(plan: Mapping[str, Any], routers: Mapping[str, Any]) -> dict[str, str]:
-    live, to = plan["from"], plan["to"]
-    after = {host: {to["slot"]: 100} for host in routers}
+    live = plan["from"]
+    after = {host: dict(plan["weights"]) for host in routers}
     before = {host: {s: w for s, w in (info.get("weights") or {}).items() if w} for host, info in routers.items()}
     return {
         "before": _text({"live": live and live["release"], "weights": before}),
-        "after": _text({"live": to["release"], "weights": after}),
+        "after": _text({"live": _live_after(plan), "weights": after}),
         "before_header": "live now",
         "after_header": "live after this run",
     }
+
+
+def _live_after(plan: Mapping[str, Any]) -> Any:
+    place = plan["to"] if plan["success"] in ("deployed", "restored") else plan["from"]
+    return place and place["release"]
 
 
 def _text(value: Any) -> str:

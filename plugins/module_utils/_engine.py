@@ -44,13 +44,16 @@ def intent(state: State, at: float) -> tuple[State, list[Event]]:
     on_course = state["direction"] == "forward" and not state["stopped"]
     if on_course and not _changes_left(state) and not state.get("committed"):
         # The point of no return: what follows only tidies up, so a crash from here on is finished, not reverted.
-        if any(step["phase"] == "shift" for step in state["plan"]["steps"]):
+        # A release that is to be held has none: nobody has decided for it yet.
+        moves = any(step["phase"] == "shift" for step in state["plan"]["steps"])
+        if moves and state["plan"]["success"] != "held":
             events.append({"event": "committed"})
         state["committed"] = True
     state["now"] = state["todo"].pop(0) if state["todo"] else None
     if state["now"]:
         step = state["now"]
-        state["intended"] = [*state["intended"], {"id": step["id"], "phase": step["phase"], "at": at}]
+        mark = {"mark": step["mark"]} if step.get("mark") else {}
+        state["intended"] = [*state["intended"], {"id": step["id"], "phase": step["phase"], "at": at, **mark}]
         events.append({"event": "intent", "step": step["id"], "phase": step["phase"], "hosts": step["hosts"]})
     return state, events
 
@@ -116,9 +119,8 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
         if state["failure"] is None:
             state["failure"] = _failure(step, bad, results)
         if state["direction"] == "forward":
-            phases = {entry["phase"] for entry in state["intended"]}
             state["direction"] = "revert"
-            state["todo"] = [s for s in state["plan"]["revert"] if s["after"] in phases]
+            state["todo"] = way_back(state)
         else:
             # What may still have traffic is not stopped: a router that did not go back would answer nothing at all.
             state.update(todo=[], stopped=f"the way back failed at {step['id']}: {text}")
@@ -128,6 +130,13 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
 def _then(state: State, events: list[Event], at: float) -> tuple[State, list[Event]]:
     state, more = intent(state, at)
     return state, [*events, *more]
+
+
+def way_back(state: State) -> list[Mapping[str, Any]]:
+    """The steps of the way back that what was begun makes necessary. ``after`` is a phase, or the mark of a batch;
+    ``unless`` a mark from which on other steps are the way back."""
+    begun = {entry["phase"] for entry in state["intended"]} | {entry.get("mark") for entry in state["intended"]}
+    return [s for s in state["plan"]["revert"] if s["after"] in begun and s.get("unless") not in (begun - {None})]
 
 
 def said(bad: Mapping[str, str]) -> str:
@@ -199,6 +208,7 @@ def record(state: State, requests: Optional[Mapping[str, Any]], more: Mapping[st
         "routers": plan["routers"],
         "requests": requests,
         "connections_cut": state["connections_cut"],
+        **({"weights": plan["weights"], "remaining": plan["remaining"]} if outcome(state) == "held" else {}),
         **more,
     }
 

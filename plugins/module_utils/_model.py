@@ -25,6 +25,13 @@ SLOTS = ("blue", "green")
 RELEASE_KEYS = ("artifact", "command", "environment", "secrets", "files")
 RESERVED = ("PORT", "SLOT", "RELEASE", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT")
 
+# What canary does unless app_steps says otherwise: the usual three steps of progressive delivery.
+CANARY = (
+    {"weight": 10, "watch_seconds": None, "hold": False},
+    {"weight": 50, "watch_seconds": None, "hold": False},
+    {"weight": 100, "watch_seconds": None, "hold": False},
+)
+
 SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
@@ -113,7 +120,7 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
         problems.say("watch_error_rate_percent", f"must be 0 to 100 percent, not {rate:g}")
     if model.get("watch_seconds") and not model.get("accounting_requests_per_second", 1):
         problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
-    _steps(model["app_steps"], problems)
+    _strategy(model, problems)
     _services(model, verb, problems)
 
 
@@ -134,6 +141,25 @@ def _url(value: Optional[str], path: str, problems: Problems) -> None:
         problems.say(path, f"{value!r} must be a URL like http://127.0.0.1:8080, without query")
 
 
+def _strategy(model: Model, problems: Problems) -> None:
+    strategy = model["app_strategy"]
+    _least(model["app_soak_minutes"], 0, "app_soak_minutes", problems)
+    _least(model["app_batch_watch_seconds"], 0, "app_batch_watch_seconds", problems)
+    for i, size in enumerate(model["app_batches"]):
+        if not re.fullmatch(r"[1-9]\d*|([1-9]\d?|100)\s*%", size.strip()):
+            problems.say(f"app_batches[{i}]", f"{size!r} must be a number of hosts or a percentage, like 2 or 25%")
+    most = model["app_max_unavailable"]
+    if most is not None and not re.fullmatch(r"[1-9]\d*|([1-9]\d?|100)\s*%", most.strip()):
+        problems.say("app_max_unavailable", f"{most!r} must be a number of hosts or a percentage, like 2 or 25%")
+    if not model["app_batches"]:
+        problems.say("app_batches", "is empty; leave it out, or name the size of a batch")
+    if strategy == "canary" and model["app_steps"] is None:
+        model["app_steps"] = [dict(step) for step in CANARY]
+    if strategy in ("rolling", "recreate") and model["app_steps"] is not None:
+        problems.say("app_steps", f"is for canary and blue_green; {strategy} goes by app_batches")
+    _steps(model["app_steps"], problems)
+
+
 def _steps(steps: Optional[Sequence[Model]], problems: Problems) -> None:
     if steps is None:
         return
@@ -149,6 +175,8 @@ def _steps(steps: Optional[Sequence[Model]], problems: Problems) -> None:
             problems.say(f"app_steps[{i}].weight", f"{weight} does not rise above the {before} of the step before")
         before = weight
         _least(step["watch_seconds"], 0, f"app_steps[{i}].watch_seconds", problems)
+    if steps[-1]["hold"]:
+        problems.say(f"app_steps[{len(steps) - 1}].hold", "the last step can't hold: there is nothing after it")
     if before != 100:
         problems.say(f"app_steps[{len(steps) - 1}].weight", f"the last step must be 100 percent, not {before}")
 
@@ -304,6 +332,23 @@ def start_order(services: Sequence[Model]) -> list[Model]:
         rest = [service for service in rest if service["name"] not in ready]
 
 
+def amount(word: str, of: int) -> int:
+    """A number of hosts, or a percentage of ``of`` of them, rounded down; at least one."""
+    text = word.strip()
+    return max(1, of * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+
+
+def batches(hosts: Sequence[str], sizes: Sequence[str]) -> list[list[str]]:
+    """The hosts in batches of these sizes; the last size holds for all that are left."""
+    found: list[list[str]] = []
+    rest = list(hosts)
+    while rest:
+        size = amount(sizes[min(len(found), len(sizes) - 1)], len(hosts))
+        found.append(rest[:size])
+        rest = rest[size:]
+    return found
+
+
 # -- rules of the fleet -----------------------------------------------------------------------------------------
 
 
@@ -325,7 +370,8 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
     """What must agree between hosts. ``models`` has every target, router and the state host."""
     problems = Problems()
     first = targets[0]
-    same = ["app_name", "app_environment", "app_version", "app_steps", "app_router_members", "app_keep_releases"]
+    same = ["app_name", "app_environment", "app_version", "app_strategy", "app_steps", "app_batches"]
+    same += ["app_max_unavailable", "app_router_members", "app_keep_releases"]
     for host, model in models.items():
         for key in same:
             if model[key] != models[first][key]:
@@ -347,6 +393,11 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
         for router in routers:
             if router not in targets:
                 problems.say("app_router_members", f"is local, but the router {router} is no target")
+    if models[first]["app_strategy"] == "rolling" and models[first]["app_max_unavailable"] and not problems:
+        most = amount(models[first]["app_max_unavailable"], len(targets))
+        largest = max(len(group) for group in batches(targets, models[first]["app_batches"]))
+        if largest > most:
+            problems.say("app_batches", f"a batch of {largest} is more than app_max_unavailable allows: {most}")
     if verb == "deploy" and not problems:
         versions = {host: answers(models[host]) for host in targets}
         if any(value != versions[first] for value in versions.values()):
@@ -439,8 +490,14 @@ def router_base(service: Model, model: Model) -> str:
     return str(service["router_url"] or model["app_router_url"] or service["url"] or model["app_url"])
 
 
-def upstreams(models: Mapping[str, Model], members: Sequence[str], weights: Mapping[str, int]) -> list[Model]:
-    """One upstream per routed service, every slot of every member target with its slot's weight."""
+def upstreams(
+    models: Mapping[str, Model],
+    members: Sequence[str],
+    weights: Mapping[str, int],
+    apart: Optional[Mapping[str, Mapping[str, int]]] = None,
+) -> list[Model]:
+    """One upstream per routed service, every slot of every member target with its slot's weight; ``apart`` has the
+    weights of each host where they are not the same for all."""
     model = models[members[0]]
     name = f"{model['app_name']}_".replace("-", "_")
     return [
@@ -451,7 +508,7 @@ def upstreams(models: Mapping[str, Model], members: Sequence[str], weights: Mapp
                     "address": models[host]["app_address"],
                     "port": models[host]["app_services"][i]["ports"][slot],
                     "slot": slot,
-                    "weight": weights.get(slot, 0),
+                    "weight": (weights if apart is None else apart[host]).get(slot, 0),
                 }
                 for host in members
                 for slot in SLOTS

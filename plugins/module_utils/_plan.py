@@ -10,144 +10,66 @@ is in it. Private: may change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _model, _records
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._reality import (
+    IN_PLACE,
+    TIDY,
+    Info,
+    Place,
+    drift,
+    failing,
+    lacking,
+    missing,
+    named,
+    other,
+    reachable,
+    rollback_target,
+    settle,
+    shown,
+    unwell,
+    well_there,
+)
+from ansible_collections.signalbox.runbook.plugins.module_utils._steps import CONTROLLER, Step, Steps
 
 Plan = dict[str, Any]
-Step = dict[str, Any]
-Place = dict[str, Any]
-Info = Mapping[str, Any]
 
-CONTROLLER = "localhost"
-SHIFT_SECONDS = 90  # testing, reloading and confirming a router, and once more when the old weights are put back
-
-
-VERIFY_SECONDS = 30  # asking the slots once more; the probes' own deadline is below it
-
-
-def other(slot: str) -> str:
-    return "green" if slot == "blue" else "blue"
+SUCCESS = {
+    "deploy": "deployed",
+    "rollback": "restored",
+    "promote": "deployed",
+    "abort": "aborted",
+    "cleanup": "cleaned",
+    "recover": "recovered",
+}
 
 
-# -- what is really there ---------------------------------------------------------------------------------------
+def destination(verb: str, journal: Mapping[str, Any], targets: Mapping[str, Info], wanted: str) -> Place:
+    """The place that a verb is about, where the records say it (a deploy says it by itself)."""
+    if verb == "rollback":
+        _not_held(_records.held(journal["history"]), "roll back")
+        return rollback_target(journal, targets, wanted)
+    live, settled = settle(journal["unfinished"], _records.live(journal["history"]), targets)
+    if verb in ("promote", "abort"):
+        part = _records.held([*journal["history"], *settled])
+        if part is None:
+            raise RunbookError(f"there is nothing to {verb}: no release is held, {named(live)} has all traffic")
+        place: Place = part["to"]
+        return place
+    if live is None:
+        raise RunbookError(f"there is nothing to {verb}: no release of this application is live here")
+    return live
 
 
-def reachable(info: Mapping[str, Info]) -> None:
-    """Every participant must have answered: nobody moves when one can't."""
-    silent = [f"{host}: {answer.get('problem')}" for host, answer in info.items() if answer.get("problem")]
-    if silent:
+def _not_held(part: Optional[Mapping[str, Any]], what: str) -> None:
+    if part:
         raise RunbookError(
-            f"{len(silent)} of {len(info)} hosts can't take part, so none does; nothing has been touched. "
-            + "; ".join(silent)
+            f"{named(part['to'])} is held at {shown(part['weights'])} since run {part['run']}: promote.yml goes on "
+            f"with it and abort.yml takes it back; {what} after that. Nothing has been touched"
         )
-
-
-def stands(place: Optional[Place], targets: Mapping[str, Info]) -> list[str]:
-    """The targets on which the place does not run its release."""
-    if place is None:
-        return []
-    missing = []
-    for host, info in targets.items():
-        slot = info["slots"].get(place["slot"]) or {}
-        if slot.get("release") != place["release"] or not slot.get("running"):
-            missing.append(host)
-    return missing
-
-
-def drift(place: Optional[Place], routers: Mapping[str, Info]) -> list[str]:
-    """The routers that send traffic elsewhere than to ``place``, or answer another version. No answer is illness,
-    not drift: it must not keep anybody from deploying the cure."""
-    wanted = {place["slot"]: 100} if place else {}
-    problems = []
-    for host, info in routers.items():
-        weights = {slot: weight for slot, weight in (info.get("weights") or {}).items() if weight}
-        if weights != wanted:
-            problems.append(f"{host} sends {_weights(weights)} instead of {_weights(wanted)}")
-        elif place:
-            for answer in info["answers"]:
-                if answer["passed"] and str(answer["observed"]).strip() not in place["answers"].values():
-                    problems.append(
-                        f"{host} answers {answer['observed']!r} to {answer['name']}, not {place['version']}"
-                    )
-    return problems
-
-
-def _weights(weights: Mapping[str, int]) -> str:
-    return ", ".join(f"{slot} {weight} %" for slot, weight in sorted(weights.items())) or "no traffic"
-
-
-# -- unfinished runs --------------------------------------------------------------------------------------------
-
-
-def settle(
-    unfinished: Sequence[Info], before: Optional[Place], targets: Mapping[str, Info], verb: str
-) -> tuple[Optional[Place], list[Info]]:
-    """What becomes of the runs that never ended: (the place that is to have the traffic, their records).
-
-    A run whose watch had passed is finished, when its slot stands, and so is a rollback that had begun to move
-    traffic and had not failed; every other one is reverted: traffic goes back to the place before it. Where traffic
-    had moved and only one of the two places still stands, that one is taken. Before traffic moved the new place is
-    unproven and never taken.
-    """
-    live, records = before, []
-    for run in unfinished:
-        plan = (run["events"] or [{}])[0].get("plan")
-        if plan is None:  # it died before its first line was whole: it had touched nothing
-            records.append(_interrupted(run["run"], None, "it ended before its plan was recorded"))
-            continue
-        committed = any(event["event"] == "committed" for event in run["events"])
-        old_gone, new_gone = stands(plan["from"], targets), stands(plan["to"], targets)
-        # There is no going back to nothing from what users already rely on.
-        if new_gone and (old_gone or (committed and plan["from"] is None)):
-            raise RunbookError(
-                f"run {run['run']} did not end, and neither {_name(plan['from'])} nor {_name(plan['to'])} stands on "
-                f"every target (missing on {', '.join(sorted({*old_gone, *new_gone}))}); nothing has been touched. "
-                "Start the processes of one of them (supervisorctl start) and run this again"
-            )
-        shifted = any(event["event"] == "intent" and event["phase"] == "shift" for event in run["events"])
-        failed = any(event["event"] == "result" and not event["ok"] for event in run["events"])
-        if (committed or (shifted and plan["verb"] == "rollback" and not failed)) and not new_gone:
-            live = plan["to"]
-            why = "its watch had passed" if committed else "what a rollback goes to has been verified before"
-            records.append(_record(plan, run, plan["success"], why))
-        elif old_gone and shifted:
-            live = plan["to"]
-            records.append(_record(plan, run, plan["success"], f"{_name(plan['from'])} no longer stands"))
-        else:
-            live = plan["from"]
-            why = "it had not passed its watch" if shifted else "it had moved no traffic"
-            if new_gone and shifted:
-                why = f"{_name(plan['to'])} no longer stands"
-            records.append(_interrupted(run["run"], plan, why))
-    return live, records
-
-
-def _name(place: Optional[Place]) -> str:
-    return f"{place['version']} in {place['slot']}" if place else "no release"
-
-
-def _record(plan: Plan, run: Info, outcome: str, why: str) -> Info:
-    return {
-        "run": run["run"],
-        "verb": plan["verb"],
-        "from": plan["from"],
-        "to": plan["to"],
-        "outcome": outcome,
-        "started": run["events"][0]["at"],
-        "reason": f"the run did not end; a later one settled it: {why}",
-    }
-
-
-def _interrupted(run: int, plan: Optional[Plan], why: str) -> Info:
-    nothing = {"verb": "deploy", "from": None, "to": {"release": "", "version": "", "slot": ""}}
-    events = {"run": run, "events": [{"at": 0}]}
-    return _record(plan or nothing, events, "interrupted", why)
-
-
-# -- the plan ---------------------------------------------------------------------------------------------------
 
 
 def make(
@@ -157,373 +79,319 @@ def make(
     routers: Mapping[str, Info],
     journal: Mapping[str, Any],
 ) -> Plan:
-    """The whole plan of one run. ``models`` are those of ``request['to']`` for a rollback."""
+    """The whole plan of one run. ``models`` are those of ``request['to']`` for every verb but deploy."""
     reachable({**targets, **routers})
-    first = models[next(iter(targets))]
-    history = journal["history"]
-    recorded = _records.live(history)
-    live, settled = settle(journal["unfinished"], recorded, targets, request["verb"])
-    strayed = drift(live, routers)
-    if strayed and not settled and first["app_drift"] == "stop":
-        raise RunbookError(
-            f"what is live is not what the records say ({_name(live)}): {'; '.join(strayed)}. Nothing has been "
-            "touched. Find out who changed it; -e app_drift=restore puts the routers back first"
-        )
-    if settled and live is not None and stands(live, targets):
-        raise RunbookError(
-            f"{_name(live)} does not stand on {', '.join(stands(live, targets))} and an unfinished run has to be "
-            "settled first; nothing has been touched"
-        )
-    effective = [*history, *settled]
-    destination = _destination(request, models, targets, effective, live)
-    to: Place = {**destination, "slot": other(live["slot"]) if live else "blue"}
-    if live and live["release"] == to["release"]:
-        to["slot"] = live["slot"]
-    plan: Plan = {
-        "verb": request["verb"],
-        "application": first["app_name"],
-        "environment": first["app_environment"],
-        "strategy": first["app_strategy"],
-        "reason": request["reason"],
-        "from": live,
-        "to": to,
-        "artifacts": _model.artifacts(first) if request["verb"] == "deploy" else {},
-        "success": "deployed" if request["verb"] == "deploy" else "restored",
-        "basis": journal["fence"],
-        "settles": settled,
-        "targets": list(targets),
-        "routers": list(routers),
-        "lease_ttl_seconds": first["app_lease_ttl_seconds"],
-        "notes": [],
-    }
-    steps = _settle_steps(plan, models, targets, routers, live, strayed)
-    unwell = _unwell(to, targets, routers) if live and live["release"] == to["release"] else []
-    if not live or live["release"] != to["release"] or (unwell and not steps):
-        if unwell:  # the release that is asked for is live but ill: it is replaced by itself, in the other slot
-            plan["notes"].append(f"{to['version']} is live but not well, so it is made anew: {'; '.join(unwell)}")
-            plan["to"] = to = {**to, "slot": other(to["slot"])}
-        steps += _change_steps(plan, models, targets, routers, effective)
-        plan["revert"] = _revert_steps(plan, models, routers)
-    else:
-        plan["to"] = live
-        plan["revert"] = []
-        for host, info in targets.items():
-            plan["notes"] += _failing(host, (info["slots"].get(live["slot"]) or {}).get("answers", ()))
-    plan["steps"] = [{**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(steps, 1)]
-    plan["revert"] = [
-        {**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(plan["revert"], len(steps) + 1)
-    ]
-    plan["budget_seconds"] = sum(step["budget_seconds"] for step in plan["steps"])
-    return plan
+    return _Maker(request, models, targets, routers, journal).plan()
 
 
-def _destination(
-    request: Mapping[str, Any],
-    models: Mapping[str, _model.Model],
-    targets: Mapping[str, Info],
-    history: Sequence[Info],
-    live: Optional[Place],
-) -> Place:
-    if request["verb"] == "deploy":
-        model = models[next(iter(targets))]
-        digests = {host: _model.release_digest(models[host]) for host in targets}
-        release = _model.release_id(model["app_version"], list(digests.values()))
-        return {"release": release, "version": model["app_version"], "answers": _model.answers(model)}
-    chosen = request["to"]
-    lacking = [host for host, info in targets.items() if chosen["release"] not in {r["id"] for r in info["releases"]}]
-    if lacking:
-        raise RunbookError(
-            f"{chosen['version']} ({chosen['release']}) is no longer on {', '.join(lacking)}, so no rollback can go to "
-            f"it; nothing has been touched. Deploy it instead: deploy.yml -e app_version={chosen['version']}"
-        )
-    return {key: chosen[key] for key in ("release", "version", "answers")}
+class _Maker:
+    def __init__(
+        self,
+        request: Mapping[str, Any],
+        models: Mapping[str, _model.Model],
+        targets: Mapping[str, Info],
+        routers: Mapping[str, Info],
+        journal: Mapping[str, Any],
+    ) -> None:
+        self.verb = str(request["verb"])
+        self.request = request
+        self.models, self.targets, self.routers, self.journal = models, targets, routers, journal
+        self.make = Steps(models, list(targets), list(routers))
+        self.first = self.make.first
+        recorded = _records.live(journal["history"])
+        self.live, self.settled = settle(journal["unfinished"], recorded, targets)
+        self.history = [*journal["history"], *self.settled]
+        self.held = _records.held(self.history)
+        self.rest = _records.at_rest(self.history)
+        self.strayed = drift(self.rest, routers)
+        self.notes: list[str] = []
 
-
-def rollback_target(journal: Mapping[str, Any], targets: Mapping[str, Info], wanted: str) -> Place:
-    """Where ``rollback.yml`` goes, with what its services answer. When settling an unfinished run goes back already
-    (it undoes a deploy, or ends a rollback), that is the wanted place, and not the one before it."""
-    before = _records.live(journal["history"])
-    live, settled = settle(journal["unfinished"], before, targets, "rollback")
-    if wanted == "previous" and live is not None:
-        for record in settled:
-            there = record["to"]["release"] == live["release"]
-            if record["to"]["release"] and there == (record["verb"] == "rollback"):
-                return live
-    records = [*journal["history"], *settled]
-    release = _records.choose_rollback_target(records, wanted)
-    places = [r["to"] for r in records if r["outcome"] in _records.LIVE_OUTCOMES]
-    return next(place for place in reversed(places) if place["release"] == release["release"])
-
-
-def _is_version(answer: Info) -> bool:
-    return str(answer["name"]).endswith(" version")
-
-
-def _well_there(place: Place, targets: Mapping[str, Info]) -> bool:
-    """Whether every target said just now that the place runs its release, healthy, and answers its version.
-
-    Then a rollback is one shift: what it goes to was verified before, and has just been asked again.
-    """
-    for info in targets.values():
-        answers = (info["slots"].get(place["slot"]) or {}).get("answers") or []
-        versions = {str(answer["observed"]).strip() for answer in answers if _is_version(answer)}
-        if not versions or not versions <= set(place["answers"].values()) or not all(a["passed"] for a in answers):
-            return False
-    return not stands(place, targets)
-
-
-def _unwell(to: Place, targets: Mapping[str, Info], routers: Mapping[str, Info]) -> list[str]:
-    problems = [f"{host} does not run it" for host in stands(to, targets)]
-    for host, info in targets.items():
-        slot = info["slots"].get(to["slot"]) or {}
-        # Health alone is no reason to make it anew: a data store that is down would be down for the new one too.
-        problems += _failing(host, [answer for answer in slot.get("answers", ()) if _is_version(answer)])
-    for host, info in routers.items():
-        problems += _failing(host, info["answers"])
-    return problems + drift(to, routers)
-
-
-def _failing(host: str, answers: Sequence[Info]) -> list[str]:
-    return [f"{host}: {answer['name']}: {answer['problem']}" for answer in answers if not answer["passed"]]
-
-
-# -- steps ------------------------------------------------------------------------------------------------------
-
-
-def _step(phase: str, role: str, verb: str, text: str, args: Mapping[str, Any], budget: float, **more: Any) -> Step:
-    return {
-        "phase": phase,
-        "role": f"signalbox.runbook.{role}",
-        "verb": verb,
-        "hosts": list(args),
-        "args": dict(args),
-        "text": text,
-        "budget_seconds": budget,
-        **more,
-    }
-
-
-def _settle_steps(
-    plan: Plan,
-    models: Mapping[str, _model.Model],
-    targets: Mapping[str, Info],
-    routers: Mapping[str, Info],
-    live: Optional[Place],
-    strayed: Sequence[str],
-) -> list[Step]:
-    """Traffic goes to what is to be live before anything else is tried; what a dead run left is stopped."""
-    steps = []
-    if plan["settles"] or strayed:
-        runs = ", ".join(str(record["run"]) for record in plan["settles"])
-        plan["notes"].append(
-            f"run {runs} did not end; traffic goes to {_name(live)} first" if runs else f"drift: {'; '.join(strayed)}"
-        )
-        weights = {live["slot"]: 100} if live else {}
-        steps.append(_shift_step(plan, "settle", models, routers, weights, live, None))
-    for record in plan["settles"]:
-        slot = record["to"]["slot"]
-        left = [h for h, info in targets.items() if (info["slots"].get(slot) or {}).get("release")]
-        if record["outcome"] == "interrupted" and slot and left and not (live and live["slot"] == slot):
-            steps.append(_retire_step(plan, "settle", models, left, slot, live))
-    return steps
-
-
-def _retire_step(
-    plan: Plan,
-    phase: str,
-    models: Mapping[str, _model.Model],
-    hosts: Sequence[str],
-    slot: str,
-    live: Optional[Place],
-    **more: Any,
-) -> Step:
-    args = {
-        host: {
-            "slot": slot,
-            "live_slot": live["slot"] if live else "",
-            "services": _model.slot_services(models[host], slot, {}),
-        }
-        for host in hosts
-    }
-    role = f"runtime_{models[plan['targets'][0]]['app_runtime']}"
-    return _step(phase, role, "retire", f"{slot} stopped", args, _start_budget(models, hosts), **more)
-
-
-def _change_steps(
-    plan: Plan,
-    models: Mapping[str, _model.Model],
-    targets: Mapping[str, Info],
-    routers: Mapping[str, Info],
-    history: Sequence[Info],
-) -> list[Step]:
-    to, live = plan["to"], plan["from"]
-    role = f"runtime_{models[plan['targets'][0]]['app_runtime']}"
-    live_slot = live["slot"] if live else ""
-    release = {"id": to["release"], "version": to["version"]}
-    steps = []
-    if plan["verb"] == "deploy":
-        stage = {
-            host: {
-                "release": {**release, "digest": _model.release_digest(models[host])},
-                "present": to["release"] in {r["id"] for r in info["releases"]},
-                "in_use": sorted({s["release"] for s in info["slots"].values() if s and s.get("release")}),
-            }
-            for host, info in targets.items()
-        }
-        budget = max(models[host].get("runtime_host_build_seconds") or 0 for host in targets)
-        steps.append(_step("stage", role, "stage", to["version"], stage, budget))
-    start = {
-        host: {
-            "slot": to["slot"],
-            "release": release,
-            "live_slot": live_slot,
-            "services": _model.slot_services(models[host], to["slot"], to["answers"]),
-        }
-        for host in targets
-    }
-    started = plan["verb"] == "deploy" or not _well_there(to, targets)
-    if started:
-        text = f"{to['slot']} {to['version']} healthy"
-        steps.append(_step("start", role, "start", text, start, _start_budget(models, targets)))
-    for step in _traffic(plan, models):
-        weight = step["weight"]
-        weights = {to["slot"]: weight, **({live_slot: 100 - weight} if live and weight < 100 else {})}
-        steps.append(_shift_step(plan, "shift", models, routers, weights, to, live if weight < 100 else None))
-        if step["watch_seconds"]:
-            watch = {
-                "seconds": step["watch_seconds"],
-                "probes": _watch_probes(models, plan, to, live if weight < 100 else None),
-            }
-            steps.append(
-                _step(
-                    "watch",
-                    "watch",
-                    "main",
-                    f"{step['watch_seconds']} s",
-                    {CONTROLLER: watch},
-                    step["watch_seconds"] + 30,
-                )
+    def plan(self) -> Plan:
+        if self.verb in ("deploy", "rollback", "cleanup"):
+            _not_held(self.held, self.verb if self.verb != "rollback" else "roll back")
+        restores = self.first["app_drift"] == "restore" or self.verb in ("recover", "abort")
+        if self.strayed and not self.settled and not restores:
+            raise RunbookError(
+                f"what is live is not what the records say ({_rest(self.rest)}): {'; '.join(self.strayed)}. Nothing "
+                "has been touched. Find out who changed it; -e app_drift=restore puts the routers back first"
             )
-    if started:
-        # A process that ends once it has traffic leaves no trace at a router with other members: asked once more.
-        verify = {host: {key: args[key] for key in ("slot", "release", "services")} for host, args in start.items()}
-        text = f"{to['slot']} {to['version']} still healthy"
-        steps.append(_step("verify", role, "verify", text, verify, VERIFY_SECONDS))
-    steps += _prune_steps(plan, models, targets, history, role)
-    return steps
-
-
-def _traffic(plan: Plan, models: Mapping[str, _model.Model]) -> list[Mapping[str, Any]]:
-    model = models[plan["targets"][0]]
-    if plan["verb"] == "rollback":  # traffic returns at once; what it returns to has passed its watch before
-        return [{"weight": 100, "watch_seconds": 0}]
-    default = model["watch_seconds"]
-    steps = model["app_steps"] if plan["from"] and model["app_steps"] else [{"weight": 100, "watch_seconds": None}]
-    return [
-        {"weight": s["weight"], "watch_seconds": default if s["watch_seconds"] is None else s["watch_seconds"]}
-        for s in steps
-    ]
-
-
-def _start_budget(models: Mapping[str, _model.Model], targets: Iterable[str]) -> float:
-    return max(
-        float(sum(s["start_seconds"] + s["stop_seconds"] + s["drain_seconds"] for s in models[host]["app_services"]))
-        for host in targets
-    )
-
-
-def _shift_step(
-    plan: Plan,
-    phase: str,
-    models: Mapping[str, _model.Model],
-    routers: Mapping[str, Info],
-    weights: Mapping[str, int],
-    to: Optional[Place],
-    beside: Optional[Place],
-    **more: Any,
-) -> Step:
-    """One change of weights on every router. ``beside`` is the other place that may answer at partial weights."""
-    targets, args = plan["targets"], {}
-    for host in routers:
-        model = models[host]
-        members = [host] if model["app_router_members"] == "local" else targets
-        args[host] = {
-            "upstreams": _model.upstreams(models, members, weights),
-            "note": {"weights": dict(weights), "release": to["release"] if to else "", "version": _version(to)},
-            "confirm": [
-                _model.version_probe(
-                    service,
-                    _model.router_base(service, model),
-                    *(place["answers"].get(service["name"]) for place in (to, beside) if place),
-                    successes=5,
-                )
-                for service in _model.routed(model)
-                if to
-            ],
+        to = self._to()
+        plan: Plan = {
+            "verb": self.verb,
+            "application": self.first["app_name"],
+            "environment": self.first["app_environment"],
+            "strategy": self.first["app_strategy"],
+            "reason": self.request["reason"],
+            "from": self.live,
+            "to": to,
+            "artifacts": _model.artifacts(self.first) if self.verb == "deploy" else {},
+            "success": SUCCESS[self.verb],
+            "weights": {to["slot"]: 100},
+            "remaining": [],
+            "basis": self.journal["fence"],
+            "settles": self.settled,
+            "targets": list(self.targets),
+            "routers": list(self.routers),
+            "lease_ttl_seconds": self.first["app_lease_ttl_seconds"],
+            "notes": self.notes,
+            "revert": [],
         }
-    role = f"router_{models[targets[0]]['app_router']}"
-    return _step(phase, role, "shift", _weights(weights), args, SHIFT_SECONDS, **more)
+        steps = self._settling()
+        if self.verb in TIDY:
+            plan["weights"] = dict(self.rest["weights"])
+            steps += getattr(self, f"_{self.verb}")(plan)
+        else:
+            steps += self._change(plan, bool(steps))
+        plan["steps"] = _numbered(steps, 1)
+        plan["revert"] = _numbered(plan["revert"], len(steps) + 1)
+        plan["budget_seconds"] = sum(step["budget_seconds"] for step in plan["steps"])
+        return plan
+
+    def _to(self) -> Place:
+        live = self.live
+        if self.verb == "deploy":
+            model = self.first
+            digests = [_model.release_digest(self.models[host]) for host in self.targets]
+            release = _model.release_id(model["app_version"], digests)
+            found = {"release": release, "version": model["app_version"], "answers": _model.answers(model)}
+        else:
+            chosen = self.request["to"]
+            gone = lacking(chosen["release"], self.targets) if self.verb == "rollback" else []
+            if gone:
+                raise RunbookError(
+                    f"{chosen['version']} ({chosen['release']}) is no longer on {', '.join(gone)}, so no rollback can "
+                    "go to it; nothing has been touched. "
+                    f"Deploy it instead: deploy.yml -e app_version={chosen['version']}"
+                )
+            if self.verb != "rollback":
+                return dict(chosen)
+            found = {key: chosen[key] for key in ("release", "version", "answers")}
+        slot = other(live["slot"]) if live else "blue"
+        return {**found, "slot": live["slot"] if live and live["release"] == found["release"] else slot}
+
+    # -- settling -----------------------------------------------------------------------------------------------
+
+    def _settling(self) -> list[Step]:
+        """Traffic goes to what is to be live before anything else is tried; what a dead run left is stopped."""
+        if not (self.settled or self.strayed or self.verb == "recover"):
+            return []
+        live, steps = self.live, []
+        gone = missing(live, self.targets)
+        if self.settled:
+            runs = ", ".join(str(record["run"]) for record in self.settled)
+            self.notes.append(f"run {runs} did not end; traffic goes to {_rest(self.rest)} first")
+        elif self.strayed:
+            self.notes.append(f"drift: {'; '.join(self.strayed)}")
+        if live and gone:
+            steps += self._started_again(live, gone)
+        elif self.settled or self.strayed:
+            steps.append(self.make.shift("settle", self.rest["weights"], self.rest["places"]))
+        for record in self.settled:
+            slot = record["to"]["slot"]
+            left = [host for host in self._holding(slot) if host not in gone]
+            if record["outcome"] == "interrupted" and left and not self.rest["weights"].get(slot):
+                steps.append(self.make.retire("settle", left, slot, live["slot"] if live else ""))
+        return steps
+
+    def _started_again(self, live: Place, gone: Sequence[str]) -> list[Step]:
+        """What is to be live does not run everywhere: it is started again from its release, which is on disk."""
+        nowhere = [host for host in lacking(live["release"], self.targets) if host in gone]
+        if nowhere:
+            raise RunbookError(
+                f"{named(live)} is to be live, but neither runs nor is on disk any more on {', '.join(nowhere)}; "
+                "nothing has been touched. Bring its release directory back there, then run this again"
+            )
+        self.notes.append(f"{named(live)} does not run on {', '.join(gone)}: it is started again")
+        beside = self._beside_live(live)
+        idle = other(live["slot"])
+        runs = [host for host in gone if beside and (self._slot(host, idle) or {}).get("running")]
+        dead = [host for host in gone if host not in runs]
+        if len(gone) < len(self.targets):  # some serve it: they have the traffic until the others do too
+            shares = {host: "" if host in gone else live["slot"] for host in self.targets}
+            groups = [list(gone)]
+        else:  # first the hosts that serve nobody
+            shares = {host: idle if host in runs else "" for host in self.targets}
+            groups = ([dead] if dead else []) + self._batches(runs)
+        in_place = self.first["app_strategy"] in IN_PLACE
+        occupied = self._holding(idle) if in_place else []
+        steps = self.make.bring(live, beside, shares, groups, occupied, ("settle", "settle", "settle"))
+        if self.rest["weights"] != {live["slot"]: 100}:  # a release is held beside it
+            steps.append(self.make.shift("settle", self.rest["weights"], self.rest["places"]))
+        return steps
+
+    def _beside_live(self, live: Place) -> Optional[Place]:
+        """What may answer from the slot beside the live one: what is held, or what a run was going to or from."""
+        for record in (*([self.held] if self.held else []), *reversed(self.settled)):
+            for place in (record["to"], record["from"]):
+                if place and place["slot"] == other(live["slot"]):
+                    return dict(place)
+        return None
+
+    def _slot(self, host: str, slot: str) -> Optional[Mapping[str, Any]]:
+        found: Optional[Mapping[str, Any]] = self.targets[host]["slots"].get(slot)
+        return found
+
+    def _holding(self, slot: str) -> list[str]:
+        return [host for host in self.targets if slot and (self._slot(host, slot) or {}).get("release")]
+
+    def _batches(self, hosts: Sequence[str]) -> list[list[str]]:
+        sizes = self.first["app_batches"] if self.first["app_strategy"] == "rolling" else [str(len(self.targets))]
+        return _model.batches(hosts, sizes)
+
+    # -- what is live changes -----------------------------------------------------------------------------------
+
+    def _change(self, plan: Plan, settling: bool) -> list[Step]:
+        live, to = self.live, plan["to"]
+        if live and live["release"] == to["release"]:
+            ill = unwell(to, self.targets, self.routers)
+            if not ill or settling:
+                plan["to"] = live
+                for host in self.targets:
+                    self.notes += failing(host, (self._slot(host, live["slot"]) or {}).get("answers", ()))
+                return []
+            # The release that is asked for is live but ill: it is replaced by itself, in the other slot.
+            self.notes.append(f"{to['version']} is live but not well, so it is made anew: {'; '.join(ill)}")
+            plan["to"] = to = {**to, "slot": other(to["slot"])}
+            plan["weights"] = {to["slot"]: 100}
+        steps = self._staged(to) if self.verb == "deploy" else []
+        standing = self.verb == "promote" or (self.verb == "rollback" and well_there(to, self.targets))
+        if live and self.first["app_strategy"] in IN_PLACE and not standing:
+            steps += self._replaced(plan, live, to)
+        else:
+            steps += self._beside(plan, live, to, standing)
+        if plan["success"] != "held":
+            steps += self._pruned("commit", to, plan)
+        return steps
+
+    def _staged(self, to: Place) -> list[Step]:
+        present = {h: to["release"] in {r["id"] for r in info["releases"]} for h, info in self.targets.items()}
+        in_use = {
+            host: sorted({slot["release"] for slot in info["slots"].values() if slot and slot.get("release")})
+            for host, info in self.targets.items()
+        }
+        return [self.make.stage(to, present, in_use)]
+
+    def _beside(self, plan: Plan, live: Optional[Place], to: Place, standing: bool) -> list[Step]:
+        """The new release runs beside the old one, and traffic moves by weight."""
+        live_slot = live["slot"] if live else ""
+        gone = missing(to, self.targets) if self.verb == "promote" else []
+        if gone:
+            raise RunbookError(
+                f"{named(to)} is held but does not run on {', '.join(gone)}, so it can't be promoted; nothing has been "
+                "touched. abort.yml takes it back"
+            )
+        steps = [] if standing else [self.make.start("start", to, self.targets, live_slot)]
+        for number, step in enumerate(self._traffic(live), 1):
+            weight = step["weight"]
+            beside = live if weight < 100 else None
+            places = [to, *([beside] if beside else [])]
+            weights = {to["slot"]: weight, **({live_slot: 100 - weight} if beside else {})}
+            steps.append(self.make.shift("shift", weights, places))
+            seconds = self.first["watch_seconds"] if step["watch_seconds"] is None else step["watch_seconds"]
+            if seconds:
+                steps.append(self.make.watch(seconds, places))
+            if step.get("hold"):
+                rest = self._traffic(live)[number:]
+                plan.update(success="held", weights=weights, remaining=rest)
+                break
+        if not standing or self.verb == "promote":
+            steps.append(self.make.verify(to))
+        back = {live["slot"]: 100} if live else {}
+        plan["revert"] = [
+            self.make.shift("revert", back, [live] if live else [], after="shift"),
+            self.make.retire("revert", self.targets, to["slot"], live_slot, after="start"),
+        ]
+        if self.verb == "promote":
+            plan["revert"][1]["after"] = "shift"
+        return steps
+
+    def _traffic(self, live: Optional[Place]) -> list[Mapping[str, Any]]:
+        if self.verb == "rollback":  # traffic returns at once; what it returns to has passed its watch before
+            return [{"weight": 100, "watch_seconds": 0}]
+        if self.held:
+            return list(self.held["remaining"])
+        steps = self.first["app_steps"] if live else None
+        return list(steps or [{"weight": 100, "watch_seconds": None}])
+
+    def _replaced(self, plan: Plan, live: Place, to: Place) -> list[Step]:
+        """The new release replaces the old one on its own hosts, batch after batch."""
+        groups = self._batches(list(self.targets))
+        shares: dict[str, str] = dict.fromkeys(self.targets, str(live["slot"]))
+        between = self.first["app_batch_watch_seconds"] if self.verb == "deploy" and self.first["watch_seconds"] else 0
+        occupied = self._holding(live["slot"])
+        steps = self.make.bring(to, live, shares, groups, occupied, ("drain", "replace", "shift"), between)
+        if self.verb == "deploy" and self.first["watch_seconds"]:
+            steps.append(self.make.watch(self.first["watch_seconds"], [to]))
+        steps.append(self.make.verify(to))
+        for number in range(1, len(groups) + 1):
+            unless = {"unless": f"batch {number + 1}"} if number < len(groups) else {}
+            plan["revert"] += self._put_back(live, to, groups[:number], after=f"batch {number}", **unless)
+        return steps
+
+    def _put_back(self, live: Place, to: Place, done: Sequence[Sequence[str]], **when: Any) -> list[Step]:
+        """The way back when the last batch of ``done`` is as far as it came."""
+        touched = [host for group in done for host in group]
+        if len(touched) < len(self.targets):  # the others have the traffic at once; it is they who are known to be good
+            shares = {host: "" if host in touched else live["slot"] for host in self.targets}
+            groups: list[list[str]] = [touched]
+        else:
+            shares = dict.fromkeys(self.targets, str(to["slot"]))
+            groups = [list(group) for group in reversed(done)]
+        return self.make.bring(live, to, shares, groups, touched, ("revert", "revert", "revert"), **when)
+
+    def _pruned(self, phase: str, to: Place, plan: Plan) -> list[Step]:
+        """What retention removes once the release is live: judged on the records as they will be then."""
+        then = [*self.history, {"verb": plan["verb"], "from": plan["from"], "to": to, "outcome": plan["success"]}]
+        keep, pinned = self.first["app_keep_releases"], self.first["app_pinned_releases"]
+        args = {}
+        for host, info in self.targets.items():
+            slots = {slot["release"] for name, slot in info["slots"].items() if slot and name != to["slot"]}
+            present = [r["id"] for r in info["releases"]]
+            remove = _records.prune(then, present, keep, pinned, {*slots, to["release"]})
+            if remove:
+                args[host] = {"remove": remove, "keep": sorted({*present, to["release"]} - set(remove))}
+        return [self.make.prune(phase, args)] if args else []
+
+    # -- tidying up ---------------------------------------------------------------------------------------------
+
+    def _abort(self, plan: Plan) -> list[Step]:
+        to, live = plan["to"], self.live
+        plan["weights"] = {live["slot"]: 100} if live else {}
+        return [
+            self.make.shift("settle", plan["weights"], [live] if live else []),
+            self.make.retire("settle", self.targets, to["slot"], live["slot"] if live else ""),
+        ]
+
+    def _cleanup(self, plan: Plan) -> list[Step]:
+        """The slot beside the live one is stopped, once its time as the quick way back is over."""
+        live = plan["to"]
+        record = next(r for r in reversed(self.history) if r["outcome"] in _records.LIVE_OUTCOMES)
+        over = record.get("ended", 0) + 60 * self.first["app_soak_minutes"]
+        left = over - self.journal.get("now", over)
+        if left > 0:
+            raise RunbookError(
+                f"app_soak_minutes: {named(live)} is live for less than {self.first['app_soak_minutes']} min, so the "
+                f"other slot stays for another {duration(left)}; nothing has been touched. "
+                "-e app_soak_minutes=0 does not wait"
+            )
+        idle = other(live["slot"])
+        hosts = self._holding(idle)
+        steps = [self.make.retire("settle", hosts, idle, live["slot"])] if hosts else []
+        return steps + self._pruned("settle", live, plan)
+
+    def _recover(self, _plan: Plan) -> list[Step]:
+        return []  # settling is all of it
 
 
-def _version(place: Optional[Place]) -> str:
-    return str(place["version"]) if place else ""
+def _numbered(steps: Sequence[Step], first: int) -> list[Step]:
+    return [{**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(steps, first)]
 
 
-def _watch_probes(
-    models: Mapping[str, _model.Model], plan: Plan, to: Place, beside: Optional[Place]
-) -> list[_model.Model]:
-    model = models[plan["targets"][0]]
-    return [
-        _model.version_probe(
-            service,
-            service["url"] or model["app_url"],
-            *(place["answers"].get(service["name"]) for place in (to, beside) if place),
-        )
-        for service in _model.routed(model)
-    ]
-
-
-def _prune_steps(
-    plan: Plan,
-    models: Mapping[str, _model.Model],
-    targets: Mapping[str, Info],
-    history: Sequence[Info],
-    role: str,
-) -> list[Step]:
-    """What retention removes once the release is live: judged on the records as they will be then."""
-    first = models[plan["targets"][0]]
-    to = plan["to"]
-    then = [*history, {"verb": plan["verb"], "from": plan["from"], "to": to, "outcome": plan["success"]}]
-    args = {}
-    for host, info in targets.items():
-        slots = {slot["release"] for name, slot in info["slots"].items() if slot and name != to["slot"]}
-        present = [r["id"] for r in info["releases"]]
-        remove = _records.prune(
-            then, present, first["app_keep_releases"], first["app_pinned_releases"], {*slots, to["release"]}
-        )
-        if remove:
-            args[host] = {"remove": remove, "keep": sorted({*present, to["release"]} - set(remove))}
-    if not args:
-        return []
-    count = len({r for a in args.values() for r in a["remove"]})
-    return [_step("commit", role, "prune", f"{count} old releases removed", args, 120)]
-
-
-def _revert_steps(
-    plan: Plan,
-    models: Mapping[str, _model.Model],
-    routers: Mapping[str, Info],
-) -> list[Step]:
-    """The way back from any step: traffic first, then the failed slot is stopped and its last log lines kept.
-
-    ``after`` is the phase whose intent makes the step necessary.
-    """
-    live, to = plan["from"], plan["to"]
-    weights = {live["slot"]: 100} if live else {}
-    return [
-        _shift_step(plan, "revert", models, routers, weights, live, None, after="shift"),
-        _retire_step(plan, "revert", models, plan["targets"], to["slot"], live, after="start"),
-    ]
+def _rest(rest: Mapping[str, Any]) -> str:
+    places = rest["places"]
+    if len(places) > 1:
+        return f"{named(places[1])}, with {named(places[0])} held at {shown(rest['weights'])}"
+    return named(places[0] if places else None)
 
 
 # -- words ------------------------------------------------------------------------------------------------------
@@ -534,27 +402,50 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def _version(place: Optional[Place]) -> str:
+    return str(place["version"]) if place else "(none)"
+
+
+NOTHING = {
+    "cleanup": "nothing to do: no other slot and no old release is left",
+    "recover": "nothing to do: no run is unfinished, and what is to be live runs everywhere",
+}
+
+
 def banner(plan: Plan) -> list[str]:
     """What is printed before anything happens."""
     live, to = plan["from"], plan["to"]
-    head = f"{plan['application']} {_version(live) or '(none)'} -> {to['version']}   {plan['environment']}"
     shape = f"{plan['strategy'].replace('_', '-')}, {len(plan['targets'])} targets"
     if not plan["steps"]:
         ill = [f"but not well: {note}" for note in plan["notes"]]
         return [
             f"{plan['application']} {to['version']}   {plan['environment']}   {shape}",
-            "nothing to do: it is live",
+            NOTHING.get(plan["verb"], "nothing to do: it is live"),
             *ill,
         ]
-    lines = [f"{head}   {shape}   at most {duration(plan['budget_seconds'])}"]
+    changes = f"{_version(live)} -> {_version(to)}" if plan["verb"] not in TIDY else f"{plan['verb']} {_version(to)}"
+    lines = [
+        f"{plan['application']} {changes}   {plan['environment']}   {shape}   "
+        f"at most {duration(plan['budget_seconds'])}"
+    ]
     lines += plan["notes"]
-    lines += [f"release {to['release']} in {to['slot']} on {', '.join(plan['targets'])}"]
+    if plan["verb"] not in TIDY:
+        lines += [f"release {to['release']} in {to['slot']} on {', '.join(plan['targets'])}"]
     lines += [f"  {step['id']:<12}{step['text']}   {_hosts(step)}".rstrip() for step in plan["steps"]]
-    if live:
-        lines.append(f"rollback: {live['version']} stays in {live['slot']}; going back is one shift")
-    else:
-        lines.append("rollback: none, this is the first release; a failure leaves no traffic")
-    return lines
+    return [*lines, *_way_back(plan)]
+
+
+def _way_back(plan: Plan) -> list[str]:
+    live = plan["from"]
+    if plan["success"] == "held":
+        return [f"then it is held at {shown(plan['weights'])}: promote.yml goes on, abort.yml takes it back"]
+    if plan["verb"] in TIDY:
+        return []
+    if live is None:
+        return ["rollback: none, this is the first release; a failure leaves no traffic"]
+    if any(step["phase"] == "replace" for step in plan["steps"]):
+        return [f"rollback: {live['version']} is kept on disk; going back replaces it on its hosts again"]
+    return [f"rollback: {live['version']} stays in {live['slot']}; going back is one shift"]
 
 
 def _hosts(step: Step) -> str:

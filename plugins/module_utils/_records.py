@@ -21,6 +21,8 @@ Release = dict[str, str]
 
 # Outcomes after which the record's ``to`` is what is live.
 LIVE_OUTCOMES = ("deployed", "restored")
+# Verbs that bring a new release.
+FORWARD = ("deploy", "promote")
 
 
 def live(records: Sequence[Record]) -> Optional[dict[str, Any]]:
@@ -32,8 +34,28 @@ def live(records: Sequence[Record]) -> Optional[dict[str, Any]]:
     return None
 
 
+def held(records: Sequence[Record]) -> Optional[Record]:
+    """The record of the release that is held at a part of the traffic, until it is promoted or taken back."""
+    for record in reversed(records):
+        if record["outcome"] == "held":
+            return record
+        if record["verb"] in ("cleanup", "recover") or (record["verb"] == "abort" and record["outcome"] == "failed"):
+            continue  # these leave a held release as it is
+        return None
+    return None
+
+
+def at_rest(records: Sequence[Record]) -> dict[str, Any]:
+    """What the routers should do while no run goes on: weights per slot, and the places that may answer."""
+    now, part = live(records), held(records)
+    if part:
+        return {"weights": dict(part["weights"]), "places": [part["to"], *([now] if now else [])]}
+    return {"weights": {now["slot"]: 100} if now else {}, "places": [now] if now else []}
+
+
 def statuses(records: Sequence[Record]) -> dict[str, str]:
-    """The last word on each release: ``verified``, ``failed``, ``left`` (a rollback left it) or ``interrupted``."""
+    """The last word on each release: ``verified``, ``failed``, ``left`` (a rollback left it), ``held`` or
+    ``interrupted``."""
     words: dict[str, str] = {}
     for record in records:
         release = record["to"]["release"]
@@ -44,7 +66,7 @@ def statuses(records: Sequence[Record]) -> dict[str, str]:
             if record["verb"] == "rollback" and not forward and left != release:
                 words[left] = "left"
         elif words.get(release) != "verified":
-            words[release] = "interrupted" if record["outcome"] == "interrupted" else "failed"
+            words[release] = record["outcome"] if record["outcome"] in ("interrupted", "held") else "failed"
     return words
 
 
@@ -92,11 +114,11 @@ def choose_rollback_target(records: Sequence[Record], wanted: str = "previous") 
 
 
 def _before(records: Sequence[Record], release: str) -> Iterable[Release]:
-    """Releases that were live before ``release`` last became so by a deploy, the most recent first."""
+    """Releases that were live before ``release`` last became so by one of FORWARD, the most recent first."""
     own = [
         i
         for i, record in enumerate(records)
-        if record["outcome"] in LIVE_OUTCOMES and record["verb"] == "deploy" and record["to"]["release"] == release
+        if record["outcome"] in LIVE_OUTCOMES and record["verb"] in FORWARD and record["to"]["release"] == release
     ]
     return [r for r in verified(records[: own[-1]]) if r["release"] != release] if own else []
 
@@ -131,6 +153,8 @@ def prune(
 
 def brief(records: Sequence[Record], recent: int) -> list[dict[str, Any]]:
     """The records with only the last ``recent`` whole: thousands of them still fit into one answer."""
-    keys = ("run", "verb", "from", "to", "outcome")
+    keys = ("run", "verb", "from", "to", "outcome", "weights", "remaining", "ended")
     whole = max(len(records) - recent, 0)
-    return [{key: record.get(key) for key in keys} for record in records[:whole]] + [dict(r) for r in records[whole:]]
+    return [{k: record[k] for k in keys if k in record} for record in records[:whole]] + [
+        dict(record) for record in records[whole:]
+    ]

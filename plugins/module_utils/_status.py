@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _plan, _records
+from ansible_collections.signalbox.runbook.plugins.module_utils import _reality, _records
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
 
@@ -24,8 +24,8 @@ def overview(
     there = {host: info for host, info in targets.items() if not info.get("problem")}
     asked = {host: info for host, info in routers.items() if not info.get("problem")}
     problems = [f"{host}: {info['problem']}" for host, info in {**targets, **routers}.items() if info.get("problem")]
-    problems += _plan.drift(live, asked)
-    problems += [f"{host} does not run {live['version']}" for host in _plan.stands(live, there)] if live else []
+    problems += _reality.drift(_records.at_rest(history), asked)
+    problems += [f"{host} does not run {live['version']}" for host in _reality.missing(live, there)] if live else []
     problems += [
         f"{host}: {answer['name']}: {answer['problem']}"
         for host, info in there.items()
@@ -40,20 +40,21 @@ def overview(
         if live and not answer["passed"]
     ]
     problems += [
-        f"run {run['run']} did not end; the next deploy.yml or rollback.yml settles it"
+        f"run {run['run']} did not end; recover.yml, or the next deploy.yml, settles it"
         for run in journal["unfinished"]
         if not journal["lease"] or journal["lease"]["run"] != run["run"] or journal["lease"]["expired"]
     ]
     rollback: dict[str, Any]
     try:
-        back = _plan.rollback_target({**journal, "unfinished": []}, there, "previous")
-        rollback = {"to": back, "missing": _plan.stands(back, there), "problem": ""}
+        back = _reality.rollback_target({**journal, "unfinished": []}, there, "previous")
+        rollback = {"to": back, "missing": _reality.missing(back, there), "problem": ""}
     except RunbookError as error:
         rollback = {"to": None, "missing": [], "problem": str(error)}
     return {
         "live": live,
         "targets": {host: _slots(info) for host, info in targets.items()},
         "routers": {host: _router(info) for host, info in routers.items()},
+        "held": _records.held(history),
         "lease": journal["lease"],
         "unfinished": [run["run"] for run in journal["unfinished"]],
         "rollback": rollback,
@@ -108,6 +109,10 @@ def lines(name: str, environment: str, seen: Mapping[str, Any]) -> list[str]:
         weights = ", ".join(f"{slot} {weight} %" for slot, weight in sorted(router["weights"].items())) or "no traffic"
         answers = ", ".join(f"{name}: {value or 'no answer'}" for name, value in router["answers"].items())
         out.append(f"  router {host:<12} {weights}   {answers}")
+    part = seen["held"]
+    if part:
+        weights = _reality.shown(part["weights"])
+        out.append(f"  held: {_reality.named(part['to'])} at {weights}; promote.yml goes on, abort.yml takes it back")
     back = seen["rollback"]
     if back["to"]:
         cold = f", not standing on {', '.join(back['missing'])}" if back["missing"] else ", standing: one shift"

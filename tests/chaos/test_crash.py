@@ -120,6 +120,22 @@ def test_deploy_killed_with_all_its_modules_in_the_middle_of_a_step(live: Site) 
 
 
 @pytest.mark.slow
+def test_rolling_deploy_killed_at_every_step(live: Site) -> None:
+    """In place there is no old slot beside the new one: settling may not take the traffic of every target at once."""
+    rolling = {"app_strategy": "rolling", "app_batch_watch_seconds": 0}
+    version = f"1.{next(NUMBERS)}.0"
+    live.release(version)
+    first = live.deploy(version, **VARIABLES, **rolling)
+    assert first.code == 0, first.output
+    points = undisturbed(live)
+    assert {"drain", "replace", "shift", "watch"} <= {point.phase for point in points}
+    for point in points:
+        version = f"1.{next(NUMBERS)}.0"
+        live.release(version)
+        crash(live, point, kill_main, "deploy", version, app_version=version, **rolling)
+
+
+@pytest.mark.slow
 def test_rollback_killed_at_every_step(live: Site) -> None:
     old = standing(live)
     new = upgrade(live)

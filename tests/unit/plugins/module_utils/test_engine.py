@@ -8,7 +8,7 @@ import copy
 import json
 
 import pytest
-from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _plan
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _reality
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -344,7 +344,7 @@ def test_any_run_ends_and_its_journal_says_how(phases, success, data):
         for host in TARGETS
     }
     opening = {"event": "open", "plan": plan, "at": 0}
-    live, records = _plan.settle([{"run": 1, "events": [opening, *done.events]}], OLD, targets, "deploy")
+    live, records = _reality.settle([{"run": 1, "events": [opening, *done.events]}], OLD, targets)
     if "committed" in words:
         assert (live, records[0]["outcome"]) == (NEW, success)
     else:

@@ -180,7 +180,29 @@ BAD = {
     "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, not 'docker'"]),
     "unknown strategy": (
         change("app_strategy", "bluegreen"),
-        ["app_strategy: must be one of blue_green, not 'bluegreen'"],
+        ["app_strategy: must be one of blue_green, canary, rolling, recreate, not 'bluegreen'"],
+    ),
+    "hold at the end": (
+        change("app_steps", [{"weight": 10}, {"weight": 100, "hold": True}]),
+        ["app_steps[1].hold: the last step can't hold: there is nothing after it"],
+    ),
+    "steps of a rolling deploy": (
+        (change("app_strategy", "rolling"), change("app_steps", [{"weight": 100}])),
+        ["app_steps: is for canary and blue_green; rolling goes by app_batches"],
+    ),
+    "no batch": (change("app_batches", []), ["app_batches: is empty; leave it out, or name the size of a batch"]),
+    "batch without a size": (
+        change("app_batches", ["1", "0"]),
+        ["app_batches[1]: '0' must be a number of hosts or a percentage, like 2 or 25%"],
+    ),
+    "most of nothing": (
+        change("app_max_unavailable", "half"),
+        ["app_max_unavailable: 'half' must be a number of hosts or a percentage, like 2 or 25%"],
+    ),
+    "negative soak": (change("app_soak_minutes", -1), ["app_soak_minutes: must be at least 0, not -1"]),
+    "negative watch of a batch": (
+        change("app_batch_watch_seconds", -1),
+        ["app_batch_watch_seconds: must be at least 0, not -1"],
     ),
     "unknown drift word": (change("app_drift", "fix"), ["app_drift: must be one of stop, restore, not 'fix'"]),
     "unknown no data word": (change("watch_no_data", "ok"), ["watch_no_data: must be one of fail, pass, not 'ok'"]),
@@ -524,7 +546,10 @@ def test_a_survey_gives_strings():
     assert model["app_keep_releases"] == 3
     assert model["watch_seconds"] == 10
     assert model["watch_error_rate_percent"] == 2.5
-    assert model["app_steps"] == [{"weight": 25, "watch_seconds": 5}, {"weight": 100, "watch_seconds": None}]
+    assert model["app_steps"] == [
+        {"weight": 25, "watch_seconds": 5, "hold": False},
+        {"weight": 100, "watch_seconds": None, "hold": False},
+    ]
     assert (service["port"], service["routed"], service["health"]["status"]) == (4001, True, [200, 204])
     made = _model.release_services(model["app_services"])[0]
     assert made["environment"] == {"WORKERS": "4", "DEBUG": "false", "RATE": "0.5"}
@@ -633,6 +658,15 @@ def test_a_fleet_that_agrees():
     assert fleet(("web2", change("app_home", "/other")), ("web2", svc(0, "port", 5001))) == []
 
 
+def test_a_batch_that_is_more_than_may_be_unavailable():
+    rolling = [("app_strategy", "rolling"), ("app_batches", ["1", "100%"]), ("app_max_unavailable", "50%")]
+    changes = [(host, change(*one)) for host in ("web1", "web2", "web3", "lb1", "st1") for one in rolling]
+    assert fleet(*changes, targets=("web1", "web2", "web3")) == [
+        "app_batches: a batch of 2 is more than app_max_unavailable allows: 1"
+    ]
+    assert fleet(*changes) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "sentences"),
     [
@@ -654,7 +688,7 @@ def test_a_fleet_that_agrees():
         ),
         (
             [("web2", change("app_steps", [{"weight": 100}]))],
-            ["app_steps on web2: is [{'weight': 100, 'watch_seconds': None}], but None on web1"],
+            ["app_steps on web2: is [{'hold': False, 'weight': 100, 'watch_seconds': None}], but None on web1"],
         ),
         (
             [("lb1", change("app_router_members", "local"))],

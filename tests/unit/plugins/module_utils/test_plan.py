@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans, and runs of them by the engine in a world of plain data that says when something forbidden is done."""
+"""Plans, and runs of them by the engine in a world of plain data."""
 
 from __future__ import annotations
 
@@ -10,253 +10,39 @@ import copy
 import json
 
 import pytest
-from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _model, _plan, _records
+from ansible_collections.signalbox.runbook.plugins.module_utils import (
+    _engine,
+    _plan,
+    _reality,
+    _records,
+    _steps,
+)
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Journal
-from ansible_collections.signalbox.runbook.plugins.plugin_utils._controller import specs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-SPECS = specs()
-TARGETS, ROUTERS = ("web1", "web2"), ("lb1", "lb2")
-SECRET = "s3cr3t-Value"
-
-
-def models(version, **more):
-    found = {}
-    for number, host in enumerate((*TARGETS, *ROUTERS, "st1"), 1):
-        values = {
-            "app_name": "clickview",
-            "app_environment": "production",
-            "app_version": version,
-            "app_address": f"10.0.0.{number}",
-            "app_home": "/srv/clickview",
-            "app_state_dir": "/var/lib/clickview",
-            "app_url": "http://app.test",
-            "watch_seconds": 60,
-            "app_services": [
-                {
-                    "name": name,
-                    "port": port,
-                    "artifact": {"python": ["clickview==1.0"]},
-                    "command": f"serve {version}",
-                    "secrets": {"KEY": SECRET},
-                    "files": {"app.ini": f"key={SECRET}"},
-                    "health": {"path": "/health"},
-                    "version": {"path": "/version"},
-                    "routed": name == "frontend",
-                    "depends_on": ["backend"] if name == "frontend" else [],
-                    "start_seconds": 20,
-                    "stop_seconds": 5,
-                    "drain_seconds": 10,
-                }
-                for name, port in (("frontend", 3002), ("backend", 3001))
-            ],
-            **more,
-        }
-        found[host], problems = _model.load(values, SPECS, "deploy")
-        assert list(problems) == []
-    return found
-
-
-MODELS = {f"{number}.0": models(f"{number}.0") for number in range(1, 7)}
-ANSWERS = {version: _model.answers(one["web1"]) for version, one in MODELS.items()}
-IDS = {
-    version: _model.release_id(version, [_model.release_digest(one[host]) for host in TARGETS])
-    for version, one in MODELS.items()
-}
-
-
-def place(version, slot):
-    return {"release": IDS[version], "version": version, "answers": ANSWERS[version], "slot": slot}
-
-
-class CrashError(Exception):
-    pass
-
-
-class World:
-    """Targets with releases and slots, routers with weights, a journal of lists."""
-
-    def __init__(self):
-        self.targets = {host: {"releases": [], "slots": {"blue": None, "green": None}} for host in TARGETS}
-        self.weights = {host: {} for host in ROUTERS}
-        self.history, self.runs, self.fence = [], {}, 0
-        self.until_crash = None
-
-    # -- what is looked at --
-
-    def info(self):
-        return copy.deepcopy(self.targets), {host: self._router(host) for host in ROUTERS}
-
-    def _router(self, host):
-        weights = {slot: weight for slot, weight in self.weights[host].items() if weight}
-        answers = []
-        for slot in weights:
-            there = self.targets["web1"]["slots"][slot]
-            answers.append(answer(there["version"]) if there and there["running"] else answer(None, "refused"))
-        return {"weights": weights, "answers": answers[:1]}
-
-    def read(self):
-        finished = {record["run"] for record in self.history}
-        unfinished = [{"run": n, "events": list(events)} for n, events in self.runs.items() if n not in finished]
-        return {"lease": None, "fence": self.fence, "history": self.history, "unfinished": unfinished}
-
-    # -- what is done --
-
-    def crash_point(self):
-        if self.until_crash is not None:
-            self.until_crash -= 1
-            if self.until_crash < 0:
-                raise CrashError
-
-    def do(self, step, bad=None):
-        """The step on its hosts, one after another; ``bad`` fails. A crash may come between any two hosts."""
-        outcomes = {}
-        for host in step["hosts"]:
-            self.crash_point()
-            outcome = {"step": step["id"], "result": {"failed": False, "changed": True}}
-            if host == bad:
-                outcome["result"] = {"failed": True, "msg": "would not"}
-            if host != bad or step["verb"] == "start":  # a slot that failed to start stands there half
-                getattr(self, "_" + step["verb"])(host, step["args"][host], host == bad)
-            outcomes[host] = outcome
-        self.crash_point()
-        return outcomes
-
-    def _stage(self, host, args, _bad):
-        present = {release["id"] for release in self.targets[host]["releases"]}
-        assert args["present"] == (args["release"]["id"] in present)
-        if not args["present"]:
-            self.targets[host]["releases"].append({"id": args["release"]["id"]})
-
-    def _start(self, host, args, bad):
-        assert args["slot"] != args["live_slot"]
-        assert not any(weights.get(args["slot"]) for weights in self.weights.values()), "a slot with traffic is touched"
-        assert args["release"]["id"] in {release["id"] for release in self.targets[host]["releases"]}
-        self.targets[host]["slots"][args["slot"]] = {
-            "release": args["release"]["id"],
-            "version": args["release"]["version"],
-            "running": not bad,
-            "answers": [],
-        }
-
-    def _retire(self, host, args, _bad):
-        assert args["slot"] != args["live_slot"]
-        assert not any(weights.get(args["slot"]) for weights in self.weights.values()), "a slot with traffic is stopped"
-        self.targets[host]["slots"][args["slot"]] = None
-
-    def _shift(self, host, args, _bad):
-        weights = args["note"]["weights"]
-        for slot, weight in weights.items():
-            for target, info in self.targets.items():
-                running = info["slots"][slot] and info["slots"][slot]["running"]
-                assert not weight or running, f"traffic for {slot} of {target}, which does not run"
-        members = {(m["address"], m["slot"]): m["weight"] for m in args["upstreams"][0]["members"]}
-        assert members == {
-            (f"10.0.0.{number}", slot): weights.get(slot, 0) for number in (1, 2) for slot in ("blue", "green")
-        }
-        self.weights[host] = dict(weights)
-
-    def _main(self, _host, args, _bad):
-        assert args["seconds"] > 0
-
-    def _verify(self, host, args, _bad):
-        slot = self.targets[host]["slots"][args["slot"]]
-        assert slot["running"] and slot["release"] == args["release"]["id"]
-
-    def _prune(self, host, args, _bad):
-        info = self.targets[host]
-        held = {slot["release"] for slot in info["slots"].values() if slot}
-        assert not held & set(args["remove"])
-        info["releases"] = [release for release in info["releases"] if release["id"] not in args["remove"]]
-        assert {release["id"] for release in info["releases"]} == set(args["keep"])
-
-    # -- a run --
-
-    def plan(self, verb, version=None, wanted="previous", **more):
-        targets, routers = self.info()
-        read = self.read()
-        request = {"verb": verb, "version": version, "reason": f"{verb} it"}
-        if verb == "rollback":
-            request["to"] = _plan.rollback_target(read, targets, wanted)
-            version = request["to"]["version"]
-        used = models(version, **more) if more else MODELS[version]
-        return _plan.make(request, used, targets, routers, read)
-
-    def carry_out(self, plan, bad=()):
-        """``bad`` are pairs of step and host that fail. The outcome; None when there was nothing to do."""
-        if not plan["steps"]:
-            return None
-        state, events = _engine.intent(_engine.begin(plan, 0), 0)
-        self.crash_point()
-        assert plan["basis"] == self.fence
-        self.fence += 1
-        run = max(self.runs, default=0) + 1
-        self.runs[run] = [{"event": "open", "run": run, "fence": self.fence, "plan": plan, "at": 0}]
-        self.runs[run] += events
-        self.history += plan["settles"]
-        state.update(run=run, fence=self.fence)
-        while state["now"]:
-            self.crash_point()
-            host = dict(bad).get(state["now"]["id"])
-            outcomes = self.do(state["now"], host)
-            state, events = _engine.advance(state, outcomes, 1)
-            self.runs[run] += events
-        self.crash_point()
-        self.history.append({**_engine.record(state, None, {}), "run": run, "ended": 2})
-        return _engine.outcome(state)
-
-    def go(self, verb, version=None, wanted="previous", bad=(), **more):
-        return self.carry_out(self.plan(verb, version, wanted, **more), bad)
-
-    # -- what must be true between runs --
-
-    def serves(self):
-        """(version, slot) that every router sends all traffic to."""
-        assert len({json.dumps(weights, sort_keys=True) for weights in self.weights.values()}) == 1
-        weights = {slot: weight for slot, weight in self.weights["lb1"].items() if weight}
-        if not weights:
-            return None
-        assert list(weights.values()) == [100]
-        slot = next(iter(weights))
-        standing = [info["slots"][slot] for info in self.targets.values()]
-        assert all(one["running"] for one in standing)
-        assert len({one["version"] for one in standing}) == 1
-        return standing[0]["version"], slot
-
-    def agrees(self):
-        live = _records.live(self.history)
-        return self.serves() == (live and (live["version"], live["slot"]))
-
-
-def answer(observed, problem=None):
-    return {"name": "frontend version", "passed": problem is None, "observed": observed, "problem": problem}
+from runbook_world import (
+    IDS,
+    MODELS,
+    ROUTERS,
+    SECRET,
+    TARGETS,
+    CrashError,
+    World,
+    answer,
+    crashed,
+    live_on,
+    models,
+    phases,
+    place,
+    refused,
+    weights,
+)
 
 
 @pytest.fixture
 def world():
     return World()
-
-
-def live_on(world, *versions):
-    for version in versions:
-        assert world.go("deploy", version) == "deployed"
-    return world
-
-
-def phases(plan, key="steps"):
-    return [step["phase"] for step in plan[key]]
-
-
-def weights(plan, key="steps"):
-    return [next(iter(s["args"].values()))["note"]["weights"] for s in plan[key] if s["verb"] == "shift"]
-
-
-def refused(call, *args, **more):
-    with pytest.raises(RunbookError) as caught:
-        call(*args, **more)
-    return str(caught.value)
 
 
 # -- plans ------------------------------------------------------------------------------------------------------
@@ -481,7 +267,7 @@ def test_drift_stops_or_is_put_back(world, real, seen, sentence):
 
 
 def test_traffic_before_the_first_deploy_is_drift(world):
-    world.weights["lb1"] = {"blue": 100}
+    world.send("lb1", {"blue": 100})
     assert "(no release): lb1 sends blue 100 % instead of no traffic" in refused(world.plan, "deploy", "1.0")
 
 
@@ -585,8 +371,8 @@ def test_budgets(world):
     live_on(world, "1.0", "2.0", "3.0", "4.0", "5.0")
     plan = world.plan("deploy", "6.0")
     budgets = {step["phase"]: step["budget_seconds"] for step in plan["steps"]}
-    shift = _plan.SHIFT_SECONDS
-    once_more = _plan.VERIFY_SECONDS
+    shift = _steps.SHIFT_SECONDS
+    once_more = _steps.VERIFY_SECONDS
     assert budgets == {
         "stage": 600,
         "start": 2 * (20 + 5 + 10),
@@ -599,7 +385,7 @@ def test_budgets(world):
 
 
 def test_banner(world):
-    most = _plan.duration(600 + 70 + _plan.SHIFT_SECONDS + 90 + _plan.VERIFY_SECONDS)
+    most = _plan.duration(600 + 70 + _steps.SHIFT_SECONDS + 90 + _steps.VERIFY_SECONDS)
     assert _plan.banner(world.plan("deploy", "1.0")) == [
         f"clickview (none) -> 1.0   production   blue-green, 2 targets   at most {most}",
         f"release {IDS['1.0']} in blue on web1, web2",
@@ -664,17 +450,13 @@ def test_a_run_cut_short_anywhere_is_settled_by_the_rules(name, length, old, new
     cut = events[:length]
     unfinished = [{"run": 3, "events": cut}]
     targets, live = reality(plan, old, new), _records.live(before.history)
-    if length and not old and not new:
-        message = refused(_plan.settle, unfinished, live, targets, "deploy")
-        assert message.startswith("run 3 did not end, and neither 2.0 in green nor ")
-        assert "stands on every target (missing on web2)" in message
-        return
-    settled, records = _plan.settle(unfinished, live, targets, "deploy")
+    settled, records = _reality.settle(unfinished, live, targets)
     words = [event["event"] for event in cut]
     moved = any(event["event"] == "intent" and event["phase"] == "shift" for event in cut)
     failed = any(event["event"] == "result" and not event["ok"] for event in cut)
     passed = "committed" in words
-    finished = new and (passed or (plan["verb"] == "rollback" and moved and not failed) or (moved and not old))
+    forward = passed or (plan["verb"] == "rollback" and moved and not failed)
+    finished = (forward and (new or not old)) or (moved and new and not old)
     assert settled == (plan["to"] if finished else plan["from"])
     assert [(record["run"], record["outcome"]) for record in records] == [
         (3, plan["success"] if finished else "interrupted")
@@ -682,7 +464,7 @@ def test_a_run_cut_short_anywhere_is_settled_by_the_rules(name, length, old, new
     if length:
         assert (records[0]["from"], records[0]["to"], records[0]["verb"]) == (plan["from"], plan["to"], plan["verb"])
         why = records[0]["reason"].partition(": ")[2]
-        assert ("watch had passed" in why) == (passed and new)
+        assert ("watch had passed" in why) == (passed and finished)
         assert ("moved no traffic" in why) == (not moved)
     else:
         assert records[0]["to"]["release"] == ""
@@ -702,31 +484,27 @@ def test_a_first_deploy_that_did_not_end_leaves_no_traffic(world):
     assert world.agrees()
 
 
-def test_a_settled_live_place_must_stand(world):
+@pytest.mark.parametrize("strategy", ["blue_green", "rolling", "recreate"])
+def test_a_settled_live_place_that_does_not_run_is_started_again_from_its_release(world, strategy):
     live_on(world, "1.0")
-    world.until_crash = 3
-    with pytest.raises(CrashError):
-        world.go("deploy", "2.0")
-    world.until_crash = None
+    assert crashed(world, 3, "deploy", "2.0")
     world.targets["web1"]["slots"]["blue"]["running"] = False
-    with pytest.raises(RunbookError, match=r"neither 1\.0 in blue nor 2\.0 in green stands on every target"):
-        world.plan("deploy", "2.0")
-    for info in world.targets.values():
-        info["slots"]["green"] = {"release": IDS["2.0"], "version": "2.0", "running": True, "answers": []}
+    plan = world.plan("recover", app_strategy=strategy)
+    assert plan["notes"][1] == "1.0 in blue does not run on web1: it is started again"
+    assert world.carry_out(plan) == "recovered"
+    assert world.serves() == ("1.0", "blue")
+    assert world.agrees() and world.read()["unfinished"] == []
+
+
+def test_a_settled_live_place_that_is_gone_from_disk_is_named(world):
+    live_on(world, "1.0")
+    assert crashed(world, 3, "deploy", "2.0")
+    world.targets["web1"]["slots"]["blue"] = None
+    world.targets["web1"]["releases"] = []
     assert refused(world.plan, "deploy", "2.0") == (
-        "1.0 in blue does not stand on web1 and an unfinished run has to be settled first; nothing has been touched"
+        "1.0 in blue is to be live, but neither runs nor is on disk any more on web1; nothing has been touched. "
+        "Bring its release directory back there, then run this again"
     )
-
-
-def crashed(world, at, *run, **more):
-    world.until_crash = at
-    try:
-        world.go(*run, **more)
-    except CrashError:
-        return True
-    finally:
-        world.until_crash = None
-    return False
 
 
 @pytest.mark.parametrize("at", range(1, 24))

@@ -1,0 +1,202 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The steps that a plan is made of, as data: phase, hosts, backend role and verb, arguments, time budget.
+
+A strategy is an order of these steps; nothing else knows of strategies. Pure. Private: may change at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+from ansible_collections.signalbox.runbook.plugins.module_utils import _model
+from ansible_collections.signalbox.runbook.plugins.module_utils._reality import Place, other, shown
+
+Step = dict[str, Any]
+Shares = Mapping[str, str]  # host to the slot that has its traffic; empty for none
+
+CONTROLLER = "localhost"
+SHIFT_SECONDS = 90  # testing, reloading and confirming a router, and once more when the old weights are put back
+VERIFY_SECONDS = 30  # asking the slots once more; the probes' own deadline is below it
+
+
+class Steps:
+    """Makes the steps of one application's plan."""
+
+    def __init__(self, models: Mapping[str, _model.Model], targets: Sequence[str], routers: Sequence[str]) -> None:
+        self.models = models
+        self.targets = list(targets)
+        self.routers = list(routers)
+        self.first = models[self.targets[0]]
+        self.runtime = f"runtime_{self.first['app_runtime']}"
+        self.router = f"router_{self.first['app_router']}"
+
+    def step(
+        self, phase: str, role: str, verb: str, text: str, args: Mapping[str, Any], budget: float, **more: Any
+    ) -> Step:
+        return {
+            "phase": phase,
+            "role": f"signalbox.runbook.{role}",
+            "verb": verb,
+            "hosts": list(args),
+            "args": dict(args),
+            "text": text,
+            "budget_seconds": budget,
+            **more,
+        }
+
+    # -- runtimes -----------------------------------------------------------------------------------------------
+
+    def stage(self, to: Place, present: Mapping[str, bool], in_use: Mapping[str, Sequence[str]]) -> Step:
+        release = {"id": to["release"], "version": to["version"]}
+        args = {
+            host: {
+                "release": {**release, "digest": _model.release_digest(self.models[host])},
+                "present": present[host],
+                "in_use": list(in_use[host]),
+            }
+            for host in self.targets
+        }
+        budget = max(self.models[host].get("runtime_host_build_seconds") or 0 for host in self.targets)
+        return self.step("stage", self.runtime, "stage", to["version"], args, budget)
+
+    def start(self, phase: str, to: Place, hosts: Iterable[str], live_slot: str, **more: Any) -> Step:
+        args = {
+            host: {
+                "slot": to["slot"],
+                "release": {"id": to["release"], "version": to["version"]},
+                "live_slot": live_slot,
+                "services": _model.slot_services(self.models[host], to["slot"], to["answers"]),
+            }
+            for host in hosts
+        }
+        text = f"{to['slot']} {to['version']} healthy"
+        return self.step(phase, self.runtime, "start", text, args, self._start_budget(args), **more)
+
+    def verify(self, to: Place) -> Step:
+        """A process that ends once it has traffic leaves no trace at a router with other members: asked once more."""
+        started = self.start("verify", to, self.targets, "")
+        keys = ("slot", "release", "services")
+        args = {host: {key: given[key] for key in keys} for host, given in started["args"].items()}
+        text = f"{to['slot']} {to['version']} still healthy"
+        return self.step("verify", self.runtime, "verify", text, args, VERIFY_SECONDS)
+
+    def retire(self, phase: str, hosts: Iterable[str], slot: str, live_slot: str, **more: Any) -> Step:
+        args = {
+            host: {
+                "slot": slot,
+                "live_slot": live_slot,
+                "services": _model.slot_services(self.models[host], slot, {}),
+            }
+            for host in hosts
+        }
+        return self.step(phase, self.runtime, "retire", f"{slot} stopped", args, self._start_budget(args), **more)
+
+    def prune(self, phase: str, args: Mapping[str, Any]) -> Step:
+        count = len({release for given in args.values() for release in given["remove"]})
+        return self.step(phase, self.runtime, "prune", f"{count} old releases removed", args, 120)
+
+    def _start_budget(self, hosts: Iterable[str]) -> float:
+        words = ("start_seconds", "stop_seconds", "drain_seconds")
+        return max(
+            float(sum(service[word] for service in self.models[host]["app_services"] for word in words))
+            for host in hosts
+        )
+
+    # -- routers ------------------------------------------------------------------------------------------------
+
+    def shift(
+        self,
+        phase: str,
+        weights: Mapping[str, int],
+        places: Sequence[Place],
+        shares: Optional[Shares] = None,
+        text: str = "",
+        **more: Any,
+    ) -> Step:
+        """One change of weights on every router. ``places`` are those that may answer afterwards, none for no traffic;
+        ``shares`` says which slot has the traffic of each host, where that is not the same for all."""
+        args = {}
+        apart = None if shares is None else {h: {slot: 100} if slot else {} for h, slot in shares.items()}
+        for router in self.routers:
+            model = self.models[router]
+            members = [router] if model["app_router_members"] == "local" else self.targets
+            answering = places and (shares is None or any(shares[host] for host in members))
+            args[router] = {
+                "upstreams": _model.upstreams(self.models, members, weights, apart),
+                "note": {
+                    "weights": dict(weights),
+                    "release": places[0]["release"] if places else "",
+                    "version": str(places[0]["version"]) if places else "",
+                },
+                "confirm": [
+                    _model.version_probe(
+                        service,
+                        _model.router_base(service, model),
+                        *(place["answers"].get(service["name"]) for place in places),
+                        successes=5,
+                    )
+                    for service in _model.routed(model)
+                    if answering
+                ],
+            }
+        return self.step(phase, self.router, "shift", text or shown(weights), args, SHIFT_SECONDS, **more)
+
+    def watch(self, seconds: float, places: Sequence[Place], **more: Any) -> Step:
+        probes = [
+            _model.version_probe(
+                service,
+                service["url"] or self.first["app_url"],
+                *(place["answers"].get(service["name"]) for place in places),
+            )
+            for service in _model.routed(self.first)
+        ]
+        args = {CONTROLLER: {"seconds": seconds, "probes": probes}}
+        return self.step("watch", "watch", "main", f"{seconds:g} s", args, seconds + 30, **more)
+
+    # -- in place -----------------------------------------------------------------------------------------------
+
+    def bring(
+        self,
+        place: Place,
+        beside: Optional[Place],
+        shares: Shares,
+        groups: Sequence[Sequence[str]],
+        occupied: Collection[str],
+        phases: tuple[str, str, str],
+        watch_seconds: float = 0,
+        **more: Any,
+    ) -> list[Step]:
+        """Batch after batch: drain, stop what is in the other slot, start ``place``, give it the traffic.
+
+        ``shares`` is who has the traffic before: a host without any gets none until its turn. ``occupied`` are the
+        hosts whose other slot holds something. ``phases`` names draining, replacing and shifting. ``watch_seconds``
+        is the length of the watch between two batches. Each step's ``mark`` says which batch it belongs to.
+        """
+        now, steps = dict(shares), []
+        drain, replace, shift = phases
+
+        def move(phase: str, text: str) -> None:
+            slots = {slot for slot in now.values() if slot}
+            places = [one for one in (place, beside) if one and one["slot"] in slots]
+            weights = dict.fromkeys(sorted(slots), 100)
+            steps.append(self.shift(phase, weights, places, now, text, **more))
+
+        for number, group in enumerate(groups, 1):
+            of = f"batch {number} of {len(groups)}: " if len(groups) > 1 else ""
+            first = len(steps)
+            now.update(dict.fromkeys(group, ""))
+            move(drain, f"{of}no traffic for {', '.join(group)}")
+            stop = [host for host in group if host in occupied]
+            if stop:
+                steps.append(self.retire(replace, stop, other(place["slot"]), "", **more))
+            steps.append(self.start(replace, place, group, "", **more))
+            now.update(dict.fromkeys(group, str(place["slot"])))
+            move(shift, f"{of}{place['slot']} {place['version']} on {', '.join(group)}")
+            if watch_seconds and number < len(groups):
+                steps.append(self.watch(watch_seconds, [one for one in (place, beside) if one], **more))
+            steps[first:] = [{**step, "mark": f"batch {number}"} for step in steps[first:]]
+        return steps
