@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
             "routers": hosts["routers"],
             "participants": list(dict.fromkeys([*hosts["targets"], *hosts["routers"]])),
             "target_args": {host: _target_args(models[host]) for host in hosts["targets"]},
-            "router_args": {host: _router_args(models[host]) for host in hosts["routers"]},
+            "router_args": {host: _router_args(models, host, hosts["targets"]) for host in hosts["routers"]},
             "runtime": f"signalbox.runbook.runtime_{first['app_runtime']}",
             "router": f"signalbox.runbook.router_{first['app_router']}",
             "accounting": _accounting_args(first),
@@ -77,9 +77,12 @@ def _target_args(model: _model.Model) -> dict[str, Any]:
     }
 
 
-def _router_args(model: _model.Model) -> dict[str, Any]:
+def _router_args(models: dict[str, _model.Model], host: str, targets: list[str]) -> dict[str, Any]:
+    model = models[host]
+    members = [host] if model["app_router_members"] == "local" else targets
     return {
-        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)]
+        "upstreams": _model.upstreams(models, members, {}),
+        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)],
     }
 
 
