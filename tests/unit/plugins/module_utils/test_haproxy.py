@@ -79,7 +79,7 @@ def free_port():
 
 
 class Backend:
-    """One process of one slot: every answer says who gave it; /slow waits until it is let go."""
+    """One process of one slot: every answer says who gave it; /slow waits until it is let go, /echo is a tunnel."""
 
     def __init__(self, version):
         self.let_go = let_go = threading.Event()
@@ -92,6 +92,17 @@ class Backend:
                 if self.path == "/slow":
                     asked.set()
                     let_go.wait(PATIENCE)
+                if self.path == "/echo":
+                    self.send_response(101)
+                    self.send_header("Upgrade", "websocket")
+                    self.send_header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # to Tunnel's key
+                    self.send_header("Connection", "Upgrade")
+                    self.end_headers()
+                    asked.set()
+                    for line in self.rfile:
+                        self.wfile.write(version.encode() + b" " + line)
+                    self.close_connection = True
+                    return
                 body = json.dumps({"version": version}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -379,7 +390,6 @@ def attempt(site):
         return type(error).__name__
 
 
-@pytest.mark.requirement("TRF-06")
 def test_a_request_under_way_finishes_on_the_old_slot(site):
     site.shift(100, 0, "1.0.0")
     got = []
@@ -399,7 +409,6 @@ def test_a_request_under_way_finishes_on_the_old_slot(site):
     assert [one.state for one in servers_of(site.command, "shop_api")] == ["maint", "ready"]
 
 
-@pytest.mark.requirement("TRF-06")
 def test_what_does_not_end_in_time_is_cut_and_counted(site):
     site.shift(100, 0, "1.0.0")
     got = []
@@ -410,6 +419,61 @@ def test_what_does_not_end_in_time_is_cut_and_counted(site):
     assert done["connections_cut"] == 1
     assert got and got[0] != "1.0.0"
     assert counters(site.command)["shop_api/blue1"] == (False, 0)
+
+
+class Tunnel:
+    """A connection that was upgraded, as a WebSocket is."""
+
+    def __init__(self, site):
+        self.socket = socket.create_connection(("127.0.0.1", site.haproxy.port), timeout=PATIENCE)
+        self.stream = self.socket.makefile("rwb")
+        self.stream.write(
+            b"GET /echo HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        self.stream.flush()
+        self.status = self.stream.readline()
+        while self.stream.readline().strip():
+            pass
+
+    def say(self, word):
+        self.stream.write(word + b"\n")
+        self.stream.flush()
+        return self.stream.readline().strip()
+
+    def close(self):
+        self.stream.close()
+        self.socket.close()
+
+
+@pytest.mark.requirement("TRF-06")
+def test_a_websocket_stays_on_the_old_slot_until_its_client_ends_it(site):
+    site.shift(100, 0, "1.0.0")
+    tunnel = Tunnel(site)
+    assert b"101" in tunnel.status and tunnel.say(b"before") == b"1.0.0 before"
+    said = []
+
+    def sleep(_seconds):
+        if len(said) < 3:
+            said.append(tunnel.say(b"meanwhile"))
+        elif len(said) == 3:
+            said.append(b"over")
+            tunnel.close()
+        time.sleep(0.01)
+
+    done = site.shift(0, 100, "2.0.0", router=site.router(sleep=sleep), drain=PATIENCE)
+    assert said == [b"1.0.0 meanwhile"] * 3 + [b"over"]
+    assert done["connections_cut"] == 0
+
+
+@pytest.mark.requirement("TRF-06")
+def test_a_websocket_that_does_not_end_is_cut_and_counted(site):
+    site.shift(100, 0, "1.0.0")
+    tunnel = Tunnel(site)
+    assert tunnel.say(b"before") == b"1.0.0 before"
+    assert site.shift(0, 100, "2.0.0", drain=0.2)["connections_cut"] == 1
+    assert tunnel.stream.readline() == b""
+    tunnel.close()
 
 
 # -- restarts -----------------------------------------------------------------------------------------------------
