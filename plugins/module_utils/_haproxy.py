@@ -291,6 +291,8 @@ class Router:
         self._refuse_lower_level()
         if self.state_path and not self.state_path.parent.is_dir():
             raise RunbookError(f"state_path: the directory {self.state_path.parent} does not exist; create it")
+        if self.state_path and not os.access(self.state_path.parent, os.W_OK | os.X_OK):
+            raise RunbookError(f"state_path: no permission to write in {self.state_path.parent}; use become")
         servers, members = self._match(upstreams)
         wanted = {}
         for one in servers:  # those that are no member are taken out, like those with weight 0
@@ -561,10 +563,12 @@ class Router:
         wanted = {key: old.get(key, share) for key, share in plan.wanted.items()}
         if all(share.same(plan.wanted[key]) for key, share in wanted.items()):
             return False, "These weights are the ones proven last, so they stay"
+        outcome = "The old weights could not be put back"
         try:
             now = tuple(self._now(plan).values())
             self._raise(now, wanted)
             self._lower(now, wanted)
+            outcome = "The old weights are back, but would not survive a restart of HAProxy"
             self.keep()
             if previous["said"] is None:
                 with contextlib.suppress(FileNotFoundError):
@@ -573,7 +577,7 @@ class Router:
                 write_json(self._said, previous["said"])
             self._forget()
         except (RunbookError, OSError) as error:
-            return False, f"The old weights could not be put back: {error}"
+            return False, f"{outcome}: {error}"
         return True, "The old weights are back"
 
     @staticmethod

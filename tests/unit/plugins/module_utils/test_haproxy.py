@@ -327,6 +327,19 @@ def test_wrong_version_puts_the_old_weights_back(site):
     assert site.has() == {"blue1": 100}
 
 
+def test_a_state_file_that_cannot_be_written_ends_with_the_old_weights(site):
+    site.shift(100, 0, "1.0.0")
+
+    def write(_path, _text):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunbookError, match=r"No space left.*old weights are back, but would not survive a restart"):
+        site.shift(0, 100, "2.0.0", router=site.router(write=write))
+    assert site.has() == {"blue1": 100} and site.get() == "1.0.0"
+    assert site.shift(100, 0, "1.0.0")["changed"] is True
+    assert not (site.home / "haproxy.pending.json").exists()
+
+
 def test_first_shift_that_fails_leaves_no_traffic(site):
     with pytest.raises(RunbookError):
         site.shift(100, 0, "9.9.9", seconds=0.3)
