@@ -441,6 +441,8 @@ defaults
     timeout server 30s
     # No second try on another server: it would hide from every measurement that a target had failed.
     retries 0
+    # As nginx does: what nobody waits for any more is not asked of the application.
+    option abortonclose
     load-server-state-from-file global
 
 frontend front
