@@ -118,7 +118,6 @@ def test_rollback_goes_to_the_verified_release_before(site: Site) -> None:
     assert weights(site) == {"target1_blue": 100, "target2_blue": 100}
 
 
-@pytest.mark.requirement("BG-11")
 def test_weights_that_somebody_changed_are_seen_and_can_be_restored(site: Site) -> None:
     command = _haproxy.talk(site.lab.ports["haproxy_socket"])
     for target in site.lab.names:
