@@ -62,13 +62,15 @@ class ActionModule(ActionBase):
 def _looks(models: Mapping[str, _model.Model], hosts: Mapping[str, list[str]]) -> dict[str, list[dict[str, Any]]]:
     """What is looked at on each host, by which role, and the fact that keeps it; a host may be target and router."""
     looks: dict[str, list[dict[str, Any]]] = {}
-    for group, kind, fact, args in (
-        ("targets", "runtime", "__runbook_target", _target_args),
-        ("routers", "router", "__runbook_router", _router_args),
-    ):
-        for host in hosts[group]:
-            role = f"signalbox.runbook.{kind}_{models[host][f'app_{kind}']}"
-            looks.setdefault(host, []).append({"role": role, "args": args(models[host]), "fact": fact})
+    for host in hosts["targets"]:
+        role = f"signalbox.runbook.runtime_{models[host]['app_runtime']}"
+        looks.setdefault(host, []).append(
+            {"role": role, "args": _target_args(models[host]), "fact": "__runbook_target"}
+        )
+    for host in hosts["routers"]:
+        role = f"signalbox.runbook.router_{models[host]['app_router']}"
+        args = _router_args(models, host, hosts["targets"])
+        looks.setdefault(host, []).append({"role": role, "args": args, "fact": "__runbook_router"})
     return looks
 
 
@@ -85,9 +87,12 @@ def _target_args(model: _model.Model) -> dict[str, Any]:
     }
 
 
-def _router_args(model: _model.Model) -> dict[str, Any]:
+def _router_args(models: Mapping[str, _model.Model], host: str, targets: list[str]) -> dict[str, Any]:
+    model = models[host]
+    members = [host] if model["app_router_members"] == "local" else targets
     return {
-        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)]
+        "upstreams": _model.upstreams(models, members, {}),
+        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)],
     }
 
 

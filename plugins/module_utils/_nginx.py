@@ -30,14 +30,23 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     write_atomic,
     write_json,
 )
+from ansible_collections.signalbox.runbook.plugins.module_utils._upstreams import (
+    Confirm,
+    Member,
+    Upstream,
+    explained,
+    failed,
+    upstreams_from,
+    weights,
+)
+
+__all__ = ["Member", "Upstream", "upstreams_from", "weights"]  # known here too, to whoever uses nginx only
 
 HEADER = "# Written by signalbox.runbook; changes are overwritten."
 NOTE = "# runbook: "
 
 # run(words, timeout in seconds) -> (exit code, stdout, stderr)
 Run = Callable[[Sequence[str], float], "tuple[int, str, str]"]
-# confirm(deadline in seconds; 0 = one try) -> results of probes asked through the router
-Confirm = Callable[[float], Sequence[Mapping[str, Any]]]
 # what tells one process from every other: number and start time, because numbers are used again
 Process = tuple[int, int]
 
@@ -49,51 +58,6 @@ _SERVER_LINE = re.compile(r"\s+server (\S+):(\d+) (?:weight=(\d+)[^;]*|down); # 
 
 class NotRunningError(RunbookError):
     """There is no nginx that could be reloaded."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One process of one slot; weight 0 keeps it in the file but without traffic."""
-
-    address: str
-    port: int
-    slot: str
-    weight: int
-
-    def __post_init__(self) -> None:
-        # Everything below is written into a configuration file: nothing may end a directive or begin another.
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", self.address):
-            raise RunbookError(f"members: address must be a host name or an IP address, not {self.address!r}")
-        if not 1 <= self.port <= 65535:
-            raise RunbookError(f"members: port must be 1..65535, not {self.port}")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.slot):
-            raise RunbookError(f"members: slot must consist of letters, digits, _ and -, not {self.slot!r}")
-        if not 0 <= self.weight <= 65535:
-            raise RunbookError(f"members: weight must be 0..65535, not {self.weight}")
-
-    @property
-    def server(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """What ``proxy_pass http://NAME;`` of the user's configuration refers to."""
-
-    name: str
-    members: tuple[Member, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
-            raise RunbookError(f"upstreams: name must consist of letters, digits, . _ and -, not {self.name!r}")
-        slots: dict[str, str] = {}
-        for member in self.members:
-            if member.server in slots:
-                raise RunbookError(
-                    f"upstreams: {self.name} has {member.server} twice (slots {slots[member.server]} and "
-                    f"{member.slot}); every member needs an address and port of its own"
-                )
-            slots[member.server] = member.slot
 
 
 @dataclass(frozen=True)
@@ -118,34 +82,6 @@ class Plan:
             "confirmed": list(confirmed),
             "restored": False,
         }
-
-
-def upstreams_from(raw: Sequence[Mapping[str, Any]]) -> list[Upstream]:
-    """Upstreams from plain data, for example module options."""
-    found = [
-        Upstream(
-            str(one["name"]),
-            tuple(
-                Member(str(m["address"]).strip("[]"), int(m["port"]), str(m["slot"]), int(m["weight"]))
-                for m in one.get("members") or ()
-            ),
-        )
-        for one in raw
-    ]
-    names = [one.name for one in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise RunbookError(f"upstreams: {name} is given twice; give all its members in one entry")
-    return found
-
-
-def weights(upstreams: Sequence[Upstream]) -> dict[str, int]:
-    """Weight per slot: the highest of its members, so one drained member does not hide a slot that is live."""
-    found: dict[str, int] = {}
-    for upstream in upstreams:
-        for member in upstream.members:
-            found[member.slot] = max(found.get(member.slot, 0), member.weight)
-    return dict(sorted(found.items()))
 
 
 def _block(upstream: Upstream) -> str:
@@ -327,7 +263,7 @@ class Router:
         plan = self.plan(upstreams, note)
         if not plan.changed:
             results = list(confirm(0.0))
-            if not _failed(results):
+            if not failed(results):
                 return plan.to_dict(results)
         previous = self._remember(plan)
         reloading = plan.pending  # after a crash nobody knows what nginx has loaded
@@ -342,8 +278,8 @@ class Router:
             deadline = self._clock() + confirm_seconds
             self._await_new(serving, deadline)
             results = list(confirm(max(0.0, deadline - self._clock())))
-            if _failed(results):
-                raise RunbookError(f"after the reload the router does not answer as it should: {_said(results)}")
+            if failed(results):
+                raise RunbookError(f"after the reload the router does not answer as it should: {explained(results)}")
         except Exception as error:
             restored, outcome = self._put_back(previous, plan.after, reloading, confirm_seconds)
             if not isinstance(error, RunbookError):
@@ -447,19 +383,6 @@ class Router:
             if not code and not re.search(rf"^# configuration file (?:.*/)?{re.escape(self.path.name)}:$", out, re.M):
                 return f"nginx does not read {self.path}: add `include {self.path};` to its http block"
         return ""
-
-
-def _failed(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [result for result in results if not result["passed"]]
-
-
-def _said(results: Sequence[Mapping[str, Any]]) -> str:
-    """The first failures, each with its likely fix."""
-    lines = []
-    for one in _failed(results)[:3]:
-        fix = f" ({one['fix']})" if one.get("fix") else ""
-        lines.append(f"{one.get('name') or one.get('target')}: {one['problem']}{fix}")
-    return "; ".join(lines)
 
 
 def _messages(out: str, err: str) -> str:

@@ -257,19 +257,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced
-from ansible_collections.signalbox.runbook.plugins.module_utils._nginx import Router, inspect, upstreams_from, weights
+from ansible_collections.signalbox.runbook.plugins.module_utils._nginx import Router, inspect
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS, Endpoint, ask, endpoint
-
-MEMBER_OPTIONS = {
-    "address": {"type": "str", "required": True},
-    "port": {"type": "int", "required": True},
-    "slot": {"type": "str", "required": True},
-    "weight": {"type": "int", "required": True},
-}
-UPSTREAM_OPTIONS = {
-    "name": {"type": "str", "required": True},
-    "members": {"type": "list", "elements": "dict", "default": [], "options": MEMBER_OPTIONS},
-}
+from ansible_collections.signalbox.runbook.plugins.module_utils._upstreams import (
+    UPSTREAM_OPTIONS,
+    upstreams_from,
+    weights,
+)
 
 
 def look(path: str, probes: list[Endpoint]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import local
 from runbook_site import Site
 
 
-def make_site(directory: Path, targets: int) -> Iterator[Site]:
-    with local.Lab(directory / "lab", targets=targets) as lab:
+def make_site(directory: Path, targets: int, router: str = "nginx") -> Iterator[Site]:
+    with local.Lab(directory / "lab", targets=targets, router=router) as lab:
         yield Site(lab, directory)
 
 

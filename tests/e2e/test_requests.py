@@ -21,10 +21,10 @@ AT_LEAST = 10_000
 ROUNDS = 8
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two targets behind one router."""
-    yield from make_site(tmp_path_factory.mktemp("requests"), 2)
+@pytest.fixture(scope="module", params=["nginx", "haproxy"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two targets behind one router, of each kind."""
+    yield from make_site(tmp_path_factory.mktemp(f"requests-{request.param}"), 2, request.param)
 
 
 class Answer(NamedTuple):

