@@ -10,6 +10,7 @@ is in it. Private: may change at any time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -207,6 +208,11 @@ def make(
     else:
         plan["to"] = live
         plan["revert"] = []
+        links = _links(effective, targets)
+        if links:  # left by a run that was killed, or switched on since
+            role = f"runtime_{first['app_runtime']}"
+            args = {host: {"remove": [], "keep": [], "links": wanted} for host, wanted in links.items()}
+            steps.append(_step("commit", role, "prune", "current is linked", args, 120))
         for host, info in targets.items():
             plan["notes"] += _failing(host, (info["slots"].get(live["slot"]) or {}).get("answers", ()))
     plan["steps"] = [{**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(steps, 1)]
@@ -428,8 +434,16 @@ def _traffic(plan: Plan, models: Mapping[str, _model.Model]) -> list[Mapping[str
 def _start_budget(models: Mapping[str, _model.Model], targets: Iterable[str]) -> float:
     return max(
         float(sum(s["start_seconds"] + s["stop_seconds"] + s["drain_seconds"] for s in models[host]["app_services"]))
+        + _stable_budget(models[host])
         for host in targets
     )
+
+
+def _stable_budget(model: _model.Model) -> float:
+    """systemd calls a process running at once, so we wait ourselves until it has run for a while."""
+    if model.get("runtime_host_manager") != "systemd":
+        return 0.0
+    return float(len(model["app_services"]) * model["runtime_host_stable_seconds"])
 
 
 def _shift_step(
@@ -494,7 +508,7 @@ def _prune_steps(
     first = models[plan["targets"][0]]
     to = plan["to"]
     then = [*history, {"verb": plan["verb"], "from": plan["from"], "to": to, "outcome": plan["success"]}]
-    args = {}
+    args: dict[str, dict[str, Any]] = {}
     for host, info in targets.items():
         slots = {slot["release"] for name, slot in info["slots"].items() if slot and name != to["slot"]}
         present = [r["id"] for r in info["releases"]]
@@ -503,10 +517,31 @@ def _prune_steps(
         )
         if remove:
             args[host] = {"remove": remove, "keep": sorted({*present, to["release"]} - set(remove))}
+    for host, links in _links(then, targets).items():
+        args[host] = {"remove": [], "keep": [], **args.get(host, {}), "links": links}
     if not args:
         return []
     count = len({r for a in args.values() for r in a["remove"]})
-    return [_step("commit", role, "prune", f"{count} old releases removed", args, 120)]
+    said = [f"{count} old releases removed"] if count else []
+    said += ["current is linked"] if any("links" in a for a in args.values()) else []
+    return [_step("commit", role, "prune", ", ".join(said), args, 120)]
+
+
+def _links(records: Sequence[Info], targets: Mapping[str, Info]) -> dict[str, dict[str, str]]:
+    """Where ``current`` and ``previous`` have to lead, on the targets that have such links and have them elsewhere."""
+    live = _records.live(records)
+    if live is None:
+        return {}
+    previous = ""
+    with contextlib.suppress(RunbookError):  # nothing to go back to
+        previous = _records.choose_rollback_target(records)["release"]
+    found = {}
+    for host, info in targets.items():
+        there = {live["release"], *(release["id"] for release in info["releases"])}
+        wanted = {"current": live["release"], "previous": previous if previous in there else ""}
+        if "links" in info and {key: info["links"][key] for key in wanted} != wanted:
+            found[host] = wanted
+    return found
 
 
 def _revert_steps(
