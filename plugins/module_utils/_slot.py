@@ -10,7 +10,6 @@ at least what may be running; a run that was killed half-way is cleaned up from 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import re
@@ -214,7 +213,8 @@ class Slot:
             self.record()
         except RunbookError as error:
             return str(error)
-        return next(iter(self.manager.refused([self._program(name) for name in services]).values()), "")
+        refused = self.manager.refused([self._program(name) for name in services])
+        return next(iter(refused.values()), "") or next(filter(None, map(self._foreign, services)), "")
 
     @staticmethod
     def _recorded(record: Optional[Mapping[str, Any]]) -> list[Service]:
@@ -324,6 +324,8 @@ class Slot:
         self.known(services)
         standing = self.stands(release, wanted)
         if standing is not None or check_mode:
+            if standing is not None and not check_mode:
+                self._note_restarts(wanted)
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         self._refuse_unstaged(release, wanted)
@@ -339,6 +341,7 @@ class Slot:
             answers += self._launch(one, release, pids, answers)
         for one in wanted:  # the start of a later one may have brought an earlier one down
             self._settle(one, release, pids, answers)
+        self._note_restarts(wanted)
         seconds = round(self.clock() - began, 3)
         return {"changed": True, "answers": answers, "seconds": seconds, "connections_cut": cut}
 
@@ -350,9 +353,15 @@ class Slot:
         if record is None or record["release"] != release["id"]:
             holds = record["release"] if record else "nothing"
             raise RunbookError(f"{self.name} holds {holds}, not {release['id']}: somebody changed it during the run")
-        pids = {name: info["pid"] for name, info in self._running(wanted).items()}
+        running = self._running(wanted)
+        pids = {name: info["pid"] for name, info in running.items()}
         answers: Answers = []
         for one in wanted:
+            more = running[one.name].get("restarts", 0) - record.get("restarts", {}).get(one.name, 0)
+            if more > 0:
+                self._fail(
+                    one, release, pids, answers, f"its process ended and was restarted, {more} times since its start"
+                )
             self._settle(one, release, pids, answers)
             results = self.ask(
                 one.probes,
@@ -366,6 +375,13 @@ class Slot:
             if not all(result.passed for result in results):
                 self._fail(one, release, pids, answers, self._ended(one, pids))
         return {"changed": False, "answers": answers, "seconds": round(self.clock() - began, 3)}
+
+    def _note_restarts(self, services: Sequence[Service]) -> None:
+        """How often each process had been restarted when the slot was proven: what comes after it, ``prove`` sees."""
+        record = self.record() or {}
+        restarts = {name: info.get("restarts", 0) for name, info in self._running(services).items()}
+        if record and record.get("restarts", dict.fromkeys(restarts, 0)) != restarts:
+            write_json(self._record_path, {**record, "restarts": restarts}, 0o600)
 
     def wanted(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
         services = [service(raw) for raw in raws]
@@ -592,14 +608,24 @@ class Slot:
         # Where nothing of ours was recorded, there is nothing of ours behind somebody else's name.
         known += [one for one in given.values() if self._program(one.name) not in refused]
         for one in known:
-            path = self._conf(one.name)
-            with contextlib.suppress(FileNotFoundError):
-                if not path.read_text(encoding="utf-8").startswith(f"{MARK} {self.home}\n"):
-                    raise RunbookError(
-                        f"{path} was not written for {self.home}, so it is not touched: another application has the "
-                        f"name {self._program(one.name)}; change app_name or the name of the service"
-                    )
+            foreign = self._foreign(one.name)
+            if foreign:
+                raise RunbookError(foreign)
         return known
+
+    def _foreign(self, service: str) -> str:
+        """Why the file of a service is none of this slot; empty when it is, or is not there."""
+        path = self._conf(service)
+        try:
+            ours = path.read_text(encoding="utf-8").startswith(f"{MARK} {self.home}\n")
+        except FileNotFoundError:
+            return ""
+        return (
+            ""
+            if ours
+            else f"{path} was not written for {self.home}, so it is not touched: another application has the name "
+            f"{self._program(service)}; change app_name or the name of the service"
+        )
 
     def _holds(self, known: Sequence[Service]) -> bool:
         return (

@@ -175,6 +175,7 @@ class Systemd:
             "pid": number(unit, "MainPID"),
             "since": self._now() - up if began else 0,
             "error": ending(unit),
+            "restarts": number(unit, "NRestarts"),
         }
 
     def refused(self, names: Sequence[str]) -> dict[str, str]:

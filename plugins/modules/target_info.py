@@ -354,6 +354,10 @@ def main() -> None:
         result = tell(module.params)
     except RunbookError as error:
         module.fail_json(msg=str(error), **error.details)
+    except PermissionError as error:
+        module.fail_json(
+            msg=f"{error.filename} may not be read by this user: set ansible_become, or connect as its owner"
+        )
     except OSError as error:
         module.fail_json(msg=f"a file of the target cannot be read: {error}")
     module.exit_json(**result)

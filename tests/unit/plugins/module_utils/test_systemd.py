@@ -118,7 +118,13 @@ def test_how_a_process_ended():
 
 def test_info_of_a_running_service():
     manager, host = systemd(RUNNING)
-    assert manager.info("shop-api-blue") == {"state": "RUNNING", "pid": 41, "since": 999_990.0, "error": ""}
+    assert manager.info("shop-api-blue") == {
+        "state": "RUNNING",
+        "pid": 41,
+        "since": 999_990.0,
+        "error": "",
+        "restarts": 0,
+    }
     assert host.changes() == []
 
 
@@ -137,7 +143,7 @@ def test_info_of_what_is_not_there():
 
 def test_numbers_that_systemd_does_not_know():
     manager, _host = systemd({**RUNNING, "MainPID": "[not set]", "ExecMainStartTimestampMonotonic": ""})
-    assert manager.info("x") == {"state": "STARTING", "pid": 0, "since": 0, "error": ""}
+    assert manager.info("x") == {"state": "STARTING", "pid": 0, "since": 0, "error": "", "restarts": 0}
 
 
 def test_a_systemctl_that_tells_less_is_refused():
