@@ -109,6 +109,8 @@ def main() -> None:
             removed = remove(home, module.params["remove"], module.params["keep"], check=module.check_mode)
     except RunbookError as exc:
         module.fail_json(msg=str(exc), **exc.details)
+    except OSError as exc:
+        module.fail_json(msg=f"cannot change {exc.filename}: {exc.strerror}")
     after = [release_id for release_id in before if release_id not in removed]
     module.exit_json(
         changed=bool(removed) or linked,

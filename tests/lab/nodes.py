@@ -96,7 +96,8 @@ def why_not() -> str:
     except subprocess.TimeoutExpired:
         return "no nodes: the Docker Engine did not answer within 20 s"
     if answer.returncode:
-        return f"no nodes: no Docker Engine answers ({answer.stderr.strip().splitlines()[-1:] or ['no reason given']})"
+        said = (answer.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        return f"no nodes: no Docker Engine answers ({said})"
     if not image_exists() and shutil.which("mmdebstrap") is None:
         return f"no nodes: mmdebstrap is not installed, and the image {image_name()} has not been made"
     return ""
@@ -158,6 +159,10 @@ def make_image() -> None:
             raise LabError(f"mmdebstrap failed: {done.stderr.strip()[-800:]}")
         changes = ["--change", 'CMD ["/lib/systemd/systemd"]', "--change", "ENV container=docker"]
         docker("import", *changes, "--change", f"LABEL {LABEL}=image", str(root), image_name(), timeout=BUILD_SECONDS)
+    for old in docker(
+        "image", "ls", "--quiet", "--filter", f"label={LABEL}=image", "--filter", f"before={image_name()}"
+    ).split():
+        docker("image", "rm", old, check=False)  # of an older recipe; one that is in use stays
 
 
 # -- the nodes ----------------------------------------------------------------------------------------------------

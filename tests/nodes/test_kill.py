@@ -24,7 +24,6 @@ def live(site: NodeSite) -> NodeSite:
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("DEP-20")
 @pytest.mark.parametrize(
     ("phase", "everything"), [("start", True), ("shift", False), ("verify", True), ("commit", False)]
 )
