@@ -6,7 +6,7 @@ import pytest
 
 from node_site import NodeSite
 
-LOAD = {"accounting_requests_per_second": 200, "accounting_keep_alive": False}
+LOAD = {"accounting_requests_per_second": 200, "accounting_keep_alive": "false"}
 AT_LEAST = 10_000
 ROUNDS = 6
 
