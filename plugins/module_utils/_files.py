@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Union
 
 PathLike = Union[str, Path]
+LOG_LINES = 20
+LOG_BYTES = 64 * 1024
 
 
 def fsync_directory(path: PathLike) -> None:
@@ -54,3 +56,16 @@ def read_json(path: PathLike) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def tail(path: PathLike, lines: int = LOG_LINES, start: int = 0) -> list[str]:
+    """The last lines of a log, from byte ``start`` on, out of at most its last 64 KiB."""
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            begin = max(start if start <= size else 0, size - LOG_BYTES)  # smaller than before: it was rotated
+            stream.seek(begin)
+            data = stream.read(LOG_BYTES)
+    except FileNotFoundError:
+        return []
+    return data.decode("utf-8", errors="replace").splitlines()[-lines:] if lines > 0 else []

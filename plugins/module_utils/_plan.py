@@ -10,6 +10,7 @@ is in it. Private: may change at any time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -246,9 +247,10 @@ class _Maker:
             ill = unwell(to, self.targets, self.routers)
             if not ill or settling:
                 plan["to"] = live
+                steps = self._linked("commit", self.history)  # left by a run that was killed, or switched on since
                 for host in self.targets:
                     self.notes += failing(host, (self._slot(host, live["slot"]) or {}).get("answers", ()))
-                return []
+                return steps
             # The release that is asked for is live but ill: it is replaced by itself, in the other slot.
             self.notes.append(f"{to['version']} is live but not well, so it is made anew: {'; '.join(ill)}")
             plan["to"] = to = {**to, "slot": other(to["slot"])}
@@ -343,13 +345,22 @@ class _Maker:
         """What retention removes once the release is live: judged on the records as they will be then."""
         then = [*self.history, {"verb": plan["verb"], "from": plan["from"], "to": to, "outcome": plan["success"]}]
         keep, pinned = self.first["app_keep_releases"], self.first["app_pinned_releases"]
-        args = {}
+        args: dict[str, dict[str, Any]] = {}
         for host, info in self.targets.items():
             slots = {slot["release"] for name, slot in info["slots"].items() if slot and name != to["slot"]}
             present = [r["id"] for r in info["releases"]]
             remove = _records.prune(then, present, keep, pinned, {*slots, to["release"]})
             if remove:
                 args[host] = {"remove": remove, "keep": sorted({*present, to["release"]} - set(remove))}
+        return self._linked(phase, then, args)
+
+    def _linked(
+        self, phase: str, records: Sequence[Mapping[str, Any]], args: Optional[dict[str, dict[str, Any]]] = None
+    ) -> list[Step]:
+        """The step that prunes what ``args`` says, and sets the links of the targets that have some."""
+        args = dict(args or {})
+        for host, links in _links(records, self.targets).items():
+            args[host] = {"remove": [], "keep": [], **args.get(host, {}), "links": links}
         return [self.make.prune(phase, args)] if args else []
 
     # -- tidying up ---------------------------------------------------------------------------------------------
@@ -385,6 +396,23 @@ class _Maker:
 
 def _numbered(steps: Sequence[Step], first: int) -> list[Step]:
     return [{**step, "id": f"{number:02d}-{step['phase']}"} for number, step in enumerate(steps, first)]
+
+
+def _links(records: Sequence[Mapping[str, Any]], targets: Mapping[str, Info]) -> dict[str, dict[str, str]]:
+    """Where ``current`` and ``previous`` have to lead, on the targets that have such links and have them elsewhere."""
+    live = _records.live(records)
+    if live is None:
+        return {}
+    previous = ""
+    with contextlib.suppress(RunbookError):  # nothing to go back to
+        previous = _records.choose_rollback_target(records)["release"]
+    found = {}
+    for host, info in targets.items():
+        there = {live["release"], *(release["id"] for release in info["releases"])}
+        wanted = {"current": live["release"], "previous": previous if previous in there else ""}
+        if "links" in info and {key: info["links"][key] for key in wanted} != wanted:
+            found[host] = wanted
+    return found
 
 
 def _rest(rest: Mapping[str, Any]) -> str:

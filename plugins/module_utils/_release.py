@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import pwd
 import re
 import secrets
 import shlex
@@ -276,6 +277,7 @@ def stage(
     *,
     check: bool = False,
     build_timeout_seconds: float = 600.0,
+    user: str = "",
     run: Run = run_bounded,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -283,6 +285,8 @@ def stage(
     sync: Callable[[], None] = os.sync,
 ) -> dict[str, Any]:
     """Make the release that ``spec`` describes, unless it is there and whole. Call it inside ``changing``.
+
+    ``user`` is who runs the services: what only it may read (the environment, and files of configuration) is its own.
 
     Returns ``changed``, ``outcome`` (present, made, rebuilt), ``path``, ``id``, ``digest``, ``bytes`` (None
     when only predicted), ``commits`` by service, and ``before`` (absent, whole, damaged).
@@ -292,8 +296,9 @@ def stage(
         raise RunbookError(f"home {str(home)!r} must be an absolute path")
     releases = home / "releases"
     final = releases / release.id
+    owner = _owner(user)
     try:
-        before = _state(release, final)
+        before = _state(release, final, owner)
         outcome = {"whole": "present", "absent": "made", "damaged": "rebuilt"}[before]
         size: Optional[int] = None
         if not check:
@@ -306,7 +311,7 @@ def stage(
                 def bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
                     return run(argv, cwd, env, deadline - monotonic())
 
-                manifest = _make(release, final, bounded, clock, free, sync)
+                manifest = _make(release, final, bounded, clock, free, sync, owner)
             size = sum(entry.get("size", 0) for entry in manifest["files"].values())
             commits = {name: service["commit"] for name, service in manifest["services"].items()}
         else:
@@ -326,7 +331,28 @@ def stage(
     }
 
 
-def _state(release: Release, final: Path) -> str:
+def _owner(user: str) -> Optional[int]:
+    if not user:
+        return None
+    try:
+        uid = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise RunbookError(f"there is no user {user} on this host: create it, or change runtime_host_user") from None
+    if os.geteuid() not in (0, uid):
+        raise RunbookError(f"only root can make a release for the user {user}: set ansible_become or connect as root")
+    return uid
+
+
+def _private(release: Release, root: Path) -> list[Path]:
+    """What only the user of the services may read."""
+    return [
+        path
+        for service in release.services
+        for path in (root / service.name / "env", *(root / service.name / "app" / name for name in service.files))
+    ]
+
+
+def _state(release: Release, final: Path, owner: Optional[int] = None) -> str:
     """absent, whole or damaged; what must not be replaced is refused."""
     if not os.path.lexists(final):
         state, problems = "absent", []
@@ -340,6 +366,8 @@ def _state(release: Release, final: Path) -> str:
                 "a release is never changed, give the new one its own id"
             )
         problems = verify(final)
+        if owner is not None and not problems:
+            problems = [f"{p} belongs to another user" for p in _private(release, final) if os.lstat(p).st_uid != owner]
         state = "damaged" if problems else "whole"
     named = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
     if problems and release.id in release.in_use:
@@ -362,6 +390,7 @@ def _make(
     clock: Callable[[], float],
     free: Callable[[Path], int],
     sync: Callable[[], None],
+    owner: Optional[int],
 ) -> dict[str, Any]:
     releases = final.parent
     releases.mkdir(exist_ok=True)
@@ -375,6 +404,9 @@ def _make(
         for service in release.services:
             services[service.name] = _make_service(release, service, build, final, scratch, run, free)
         shutil.rmtree(scratch)
+        if owner is not None:
+            for path in _private(release, build):
+                os.chown(path, owner, -1, follow_symlinks=False)
         manifest = {
             "format": FORMAT,
             "id": release.id,

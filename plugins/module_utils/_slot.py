@@ -10,18 +10,19 @@ at least what may be running; a run that was killed half-way is cleaned up from 
 
 from __future__ import annotations
 
-import contextlib
 import os
+import pwd
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional, Protocol
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._connections import Holder, established, holders
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
+    LOG_LINES,
     PathLike,
     fsync_directory,
     read_json,
@@ -30,19 +31,55 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Endpoint, Result, ask, endpoint
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import secret_values, verify
-from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor, render_program
 
 SLOTS = ("blue", "green")
-LOG_LINES = 20
-LOG_BYTES = 64 * 1024
 POLL_SECONDS = 0.2
 PROVE_SECONDS = 10.0
-# supervisord looks at its processes about once a second; only what takes longer than this is stuck.
+# A process manager looks at its processes about once a second; only what takes longer than this is stuck.
 GRACE_SECONDS = 10.0
 MARK = "; signalbox.runbook, slots of"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+
+
+class Manager(Protocol):
+    """What runs the processes: supervisord or systemd.
+
+    ``start`` and ``stop`` only give the order; ``info`` tells what became of it (state, pid, since, error, or None for
+    a program that is not known), in the words of supervisord.
+    """
+
+    kind: str  # as in runtime_host_manager
+    name: str  # in sentences
+    suffix: str
+    mode: int
+    stable_seconds: float
+
+    def version(self) -> str: ...
+    def info(self, name: str) -> Optional[dict[str, Any]]: ...
+    def refused(self, names: Sequence[str]) -> dict[str, str]: ...
+    def reload(self) -> Any: ...
+    def forget(self) -> None: ...
+    def add(self, name: str) -> bool: ...
+    def remove(self, name: str) -> bool: ...
+    def start(self, name: str) -> None: ...
+    def stop(self, name: str) -> None: ...
+    def output_mark(self, name: str, path: Path) -> Any: ...
+    def output(self, name: str, path: Path, lines: int, mark: Any = 0) -> list[str]: ...
+    def where(self, name: str, path: Path) -> str: ...
+    def render(
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: str,
+        environment: Mapping[str, str],
+        logfile: str,
+        stop_seconds: float,
+        after: Sequence[str] = (),
+        user: str = "",
+    ) -> str: ...
+
 
 Ask = Callable[..., Sequence[Result]]
 Answers = list[dict[str, Any]]
@@ -80,19 +117,6 @@ def probes(raws: Sequence[Mapping[str, Any]], port: int) -> tuple[Endpoint, ...]
     return tuple(endpoint({**raw, "url": str(raw.get("url") or "").replace("{port}", str(port))}) for raw in raws)
 
 
-def tail(path: PathLike, lines: int = LOG_LINES, start: int = 0) -> list[str]:
-    """The last lines of a log, from byte ``start`` on, out of at most its last 64 KiB."""
-    try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            begin = max(start if start <= size else 0, size - LOG_BYTES)  # smaller than before: it was rotated
-            stream.seek(begin)
-            data = stream.read(LOG_BYTES)
-    except FileNotFoundError:
-        return []
-    return data.decode("utf-8", errors="replace").splitlines()[-lines:] if lines > 0 else []
-
-
 def iso(seconds: float) -> str:
     """A time as text, UTC; empty for never."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else ""
@@ -106,7 +130,7 @@ class Slot:
         home: PathLike,
         application: str,
         name: str,
-        supervisor: Supervisor,
+        manager: Manager,
         conf_dir: PathLike,
         user: str = "",
         interval_seconds: float = 0.5,
@@ -124,7 +148,7 @@ class Slot:
         self.home = Path(home)
         self.application = application
         self.name = name
-        self.supervisor = supervisor
+        self.manager = manager
         self.conf_dir = Path(conf_dir)
         self.user = user
         self.interval_seconds = interval_seconds
@@ -134,7 +158,7 @@ class Slot:
         self.now = now
         self.established = established
         self.holders = holders
-        self._log_starts: dict[str, int] = {}
+        self._log_starts: dict[str, Any] = {}
 
     # -- what it holds --------------------------------------------------------------------------------------------
 
@@ -146,14 +170,14 @@ class Slot:
         return f"{self.application}-{service}-{self.name}"
 
     def _conf(self, service: str) -> Path:
-        return self.conf_dir / f"{self._program(service)}.conf"
+        return self.conf_dir / f"{self._program(service)}{self.manager.suffix}"
 
     def _log(self, service: str) -> Path:
         return self.home / "log" / f"{service}-{self.name}.log"
 
-    def _tail(self, service: str, release: str, lines: int = LOG_LINES, start: int = 0) -> list[str]:
+    def _tail(self, service: str, release: str, lines: int = LOG_LINES, start: Any = 0) -> list[str]:
         """Last lines of a service's log. What the application prints of its secrets goes no further than its log."""
-        found = tail(self._log(service), lines, start)
+        found = self.manager.output(self._program(service), self._log(service), lines, start)
         for value in secret_values(self.home / "releases" / release, service) if release else ():
             found = [line.replace(value, "********") for line in found]
         return found
@@ -167,15 +191,30 @@ class Slot:
                 str(record["application"] + record["release"] + record["version"] + record["user"])
         except (ValueError, TypeError, KeyError, AttributeError, RunbookError) as error:
             raise RunbookError(
-                f"{self._record_path} is damaged ({error}): stop the {self.name} processes of {self.application} with "
-                "supervisorctl, then remove that file"
+                f"{self._record_path} is damaged ({error}): stop the {self.name} processes of {self.application} in "
+                f"{self.manager.name} by hand, then remove that file"
             ) from None
         if record is not None and record["application"] != self.application:
             raise RunbookError(
                 f"{self._record_path} belongs to {record['application']}, not to {self.application}: give every "
                 "application its own app_home"
             )
+        kind = record.get("manager", "supervisor") if record is not None else self.manager.kind
+        if kind != self.manager.kind:
+            raise RunbookError(
+                f"{self.name} was started under {kind}, but runtime_host_manager is {self.manager.kind}: set it back, "
+                f"or stop the {self.name} processes of {self.application} by hand and remove {self._record_path}"
+            )
         return dict(record) if record is not None else None
+
+    def refused(self, services: Sequence[str]) -> str:
+        """Why this slot can run none of ``services`` under this process manager; empty when it can."""
+        try:
+            self.record()
+        except RunbookError as error:
+            return str(error)
+        refused = self.manager.refused([self._program(name) for name in services])
+        return next(iter(refused.values()), "") or next(filter(None, map(self._foreign, services)), "")
 
     @staticmethod
     def _recorded(record: Optional[Mapping[str, Any]]) -> list[Service]:
@@ -183,7 +222,7 @@ class Slot:
 
     def _running(self, services: Sequence[Service]) -> dict[str, dict[str, Any]]:
         absent = {"state": "ABSENT", "pid": 0, "since": 0, "error": ""}
-        return {one.name: self.supervisor.info(self._program(one.name)) or absent for one in services}
+        return {one.name: self.manager.info(self._program(one.name)) or absent for one in services}
 
     def info(self, lines: int = 0) -> dict[str, Any]:
         """release, version, and state, pid, since and port of each service; ``log`` when ``lines`` are asked for."""
@@ -214,7 +253,7 @@ class Slot:
     def survey(self, raw_services: Sequence[Mapping[str, Any]], answering: bool, lines: int = 0) -> dict[str, Any]:
         """``info`` with a verdict: each probe of a running service is asked once. Nothing here is an error.
 
-        ``answering`` says whether supervisord does. ``busy`` names the declared ports that others listen on.
+        ``answering`` says whether the process manager does. ``busy`` names the declared ports that others listen on.
         """
         empty = {"running": False, "healthy": False, "answers": [], "busy": [], "problem": ""}
         try:
@@ -285,6 +324,8 @@ class Slot:
         self.known(services)
         standing = self.stands(release, wanted)
         if standing is not None or check_mode:
+            if standing is not None and not check_mode:
+                self._note_restarts(wanted)
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         self._refuse_unstaged(release, wanted)
@@ -293,13 +334,14 @@ class Slot:
         if taken:
             raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
         self._write(release, wanted)
-        self.supervisor.reload()
+        self.manager.reload()
         answers: Answers = []
         pids: dict[str, int] = {}
         for one in wanted:
             answers += self._launch(one, release, pids, answers)
         for one in wanted:  # the start of a later one may have brought an earlier one down
             self._settle(one, release, pids, answers)
+        self._note_restarts(wanted)
         seconds = round(self.clock() - began, 3)
         return {"changed": True, "answers": answers, "seconds": seconds, "connections_cut": cut}
 
@@ -311,9 +353,15 @@ class Slot:
         if record is None or record["release"] != release["id"]:
             holds = record["release"] if record else "nothing"
             raise RunbookError(f"{self.name} holds {holds}, not {release['id']}: somebody changed it during the run")
-        pids = {name: info["pid"] for name, info in self._running(wanted).items()}
+        running = self._running(wanted)
+        pids = {name: info["pid"] for name, info in running.items()}
         answers: Answers = []
         for one in wanted:
+            more = running[one.name].get("restarts", 0) - record.get("restarts", {}).get(one.name, 0)
+            if more > 0:
+                self._fail(
+                    one, release, pids, answers, f"its process ended and was restarted, {more} times since its start"
+                )
             self._settle(one, release, pids, answers)
             results = self.ask(
                 one.probes,
@@ -327,6 +375,13 @@ class Slot:
             if not all(result.passed for result in results):
                 self._fail(one, release, pids, answers, self._ended(one, pids))
         return {"changed": False, "answers": answers, "seconds": round(self.clock() - began, 3)}
+
+    def _note_restarts(self, services: Sequence[Service]) -> None:
+        """How often each process had been restarted when the slot was proven: what comes after it, ``prove`` sees."""
+        record = self.record() or {}
+        restarts = {name: info.get("restarts", 0) for name, info in self._running(services).items()}
+        if record and record.get("restarts", dict.fromkeys(restarts, 0)) != restarts:
+            write_json(self._record_path, {**record, "restarts": restarts}, 0o600)
 
     def wanted(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
         services = [service(raw) for raw in raws]
@@ -348,8 +403,8 @@ class Slot:
             raise RunbookError(f"release.id {release.get('id')!r} must be letters, digits and . _ + -")
         if not self.conf_dir.is_dir():
             raise RunbookError(
-                f"supervisor_conf_dir {self.conf_dir} is no directory: create it and name it in files= of the "
-                "[include] of supervisord"
+                f"{self.conf_dir} is no directory: create it, and let {self.manager.name} read "
+                f"*{self.manager.suffix} files from it"
             )
         tree = self.home / "releases" / release["id"]
         missing = [one.name for one in services if not (tree / one.name / "run").is_file()]
@@ -363,6 +418,24 @@ class Slot:
                 f"release {release['id']} was changed after it was made, so it is not started: "
                 f"{'; '.join(damage[:3])}{more}. Deploy that version again to make it anew"
             )
+
+        if self.user:
+            self._refuse_user(release, [tree / one.name / "env" for one in services])
+
+    def _refuse_user(self, release: Mapping[str, Any], private: Sequence[Path]) -> None:
+        """The service reads its environment itself, so that must belong to the user it runs as."""
+        try:
+            uid = pwd.getpwnam(self.user).pw_uid
+        except KeyError:
+            raise RunbookError(
+                f"there is no user {self.user} on this host: create it, or change runtime_host_user"
+            ) from None
+        for path in private:
+            if path.exists() and path.stat().st_uid != uid:
+                raise RunbookError(
+                    f"release {release['id']} was made for another user than {self.user} ({path}): deploy that version "
+                    "again to make it anew"
+                )
 
     def _taken(self, service: str, held: Holder) -> str:
         return f"port {held.port} of {service} is already in use by {held}"
@@ -386,31 +459,31 @@ class Slot:
             "version": release["version"],
             "started_at": started_at,
             "user": self.user,
+            "manager": self.manager.kind,
             "services": recorded,
         }
         write_json(self._record_path, record, 0o600)
-        for number, one in enumerate(services, 1):
+        for number, one in enumerate(services):
             tree = self.home / "releases" / release["id"] / one.name
-            section = render_program(
+            section = self.manager.render(
                 self._program(one.name),
                 ["/bin/sh", str(tree / "run")],
                 str(tree / "app") if (tree / "app").is_dir() else str(tree),
                 {"PORT": str(one.port), "SLOT": self.name, "DEPLOYED_AT": started_at},
                 str(self._log(one.name)),
                 one.stop_seconds,
-                number,
+                [self._program(earlier.name) for earlier in services[:number]],
                 self.user,
             )
-            write_atomic(self._conf(one.name), f"{MARK} {self.home}\n{section}", 0o600)
+            write_atomic(self._conf(one.name), f"{MARK} {self.home}\n{section}", self.manager.mode)
 
     def _launch(self, one: Service, release: Mapping[str, Any], pids: dict[str, int], before: Answers) -> Answers:
         program = self._program(one.name)
-        log = self._log(one.name)
-        self._log_starts[one.name] = log.stat().st_size if log.exists() else 0
+        self._log_starts[one.name] = self.manager.output_mark(program, self._log(one.name))
         deadline = self.clock() + one.start_seconds
-        self.supervisor.add(program)
-        self.supervisor.start(program)
-        info = self.supervisor.info(program)
+        self.manager.add(program)
+        self.manager.start(program)
+        info = self.manager.info(program)
         pids[one.name] = info["pid"] if info else 0
         reason = self._ended(one, pids)
         results: Sequence[Result] = ()
@@ -431,9 +504,9 @@ class Slot:
 
     def _ended(self, one: Service, pids: Mapping[str, int]) -> str:
         """Why the process that was started is no longer there; empty while it is."""
-        info = self.supervisor.info(self._program(one.name))
+        info = self.manager.info(self._program(one.name))
         if info is None:
-            return f"somebody removed the program {self._program(one.name)} from supervisord"
+            return f"somebody removed {self._program(one.name)} from {self.manager.name}"
         if not pids[one.name] or info["state"] not in ("STARTING", "RUNNING"):
             return f"its process ended ({info['state']}{': ' if info['error'] else ''}{info['error']})"
         if info["pid"] != pids[one.name]:
@@ -442,15 +515,15 @@ class Slot:
 
     def _settle(self, one: Service, release: Mapping[str, Any], pids: dict[str, int], answers: Answers) -> None:
         """Passed probes count only when the process that was started lives on as RUNNING."""
-        deadline = self.clock() + GRACE_SECONDS
+        limit = self.manager.stable_seconds + GRACE_SECONDS
+        deadline = self.clock() + limit
         while True:
             reason = self._ended(one, pids)
             if not reason and self._running([one])[one.name]["state"] == "RUNNING":
                 return
             if reason or self.clock() >= deadline:
-                self._fail(
-                    one, release, pids, answers, reason or f"supervisord keeps it STARTING for {GRACE_SECONDS:g} s"
-                )
+                stuck = f"{self.manager.name} keeps it STARTING for {limit:g} s"
+                self._fail(one, release, pids, answers, reason or stuck)
             self.sleep(POLL_SECONDS)
 
     def _fail(
@@ -468,7 +541,7 @@ class Slot:
             if answer["service"] == one.name and not answer["passed"]
         ]
         if reason:  # why nothing answers; what the probes saw follows from it
-            fix = f"Read the end of its log, {self._log(one.name)}."
+            fix = f"{self.manager.where(self._program(one.name), self._log(one.name))}."
             diagnosis.insert(0, {"name": one.name, "kind": "process", "problem": reason, "fix": fix})
         last = f" Its last line: {log[one.name][-1].strip()}" if reason and log[one.name] else ""
         raise RunbookError(
@@ -482,7 +555,7 @@ class Slot:
         )
 
     def _state(self, service: str) -> str:
-        info = self.supervisor.info(self._program(service))
+        info = self.manager.info(self._program(service))
         return str(info["state"]) if info else "ABSENT"
 
     # -- stop -----------------------------------------------------------------------------------------------------
@@ -495,13 +568,13 @@ class Slot:
         One by one, because a service's pool of connections to the one it depends on only closes with itself.
         """
         self._refuse_live(live_slot, "stopped")
-        known = self.known(services)
+        known = self.known(services, stopping=True)
         cut, log, changed = 0, {}, False
         held = (self.record() or {"release": ""})["release"]
         if check_mode:
             return {"changed": self._holds(known), "connections_cut": 0, "log": {}}
         for one in reversed(known):
-            info = self.supervisor.info(self._program(one.name))
+            info = self.manager.info(self._program(one.name))
             if info is None:
                 continue
             cut += self._drain(one) if info["pid"] else 0
@@ -515,33 +588,50 @@ class Slot:
                 path.unlink()
                 fsync_directory(path.parent)
                 changed = True
+        if changed:
+            self.manager.forget()
         return {"changed": changed, "connections_cut": cut, "log": log}
 
-    def known(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
+    def known(self, raws: Sequence[Mapping[str, Any]], stopping: bool = False) -> list[Service]:
         """What may run here, in start order: the recorded services on their real ports, with today's limits."""
         given = {one.name: one for one in (service(raw) for raw in raws)}
         known = []
         for held in self._recorded(self.record()):
             today = given.pop(held.name, held)
-            # supervisord still has the limit of the start.
+            # The process manager still has the limit of the start.
             stop_seconds = max(held.stop_seconds, today.stop_seconds)
             known.append(replace(held, stop_seconds=stop_seconds, drain_seconds=today.drain_seconds))
-        known += given.values()
+        refused = self.manager.refused([self._program(one.name) for one in (*known, *given.values())])
+        for one in known if stopping else (*known, *given.values()):
+            if self._program(one.name) in refused:
+                raise RunbookError(refused[self._program(one.name)])
+        # Where nothing of ours was recorded, there is nothing of ours behind somebody else's name.
+        known += [one for one in given.values() if self._program(one.name) not in refused]
         for one in known:
-            path = self._conf(one.name)
-            with contextlib.suppress(FileNotFoundError):
-                if not path.read_text(encoding="utf-8").startswith(f"{MARK} {self.home}\n"):
-                    raise RunbookError(
-                        f"{path} was not written for {self.home}, so it is not touched: another application has the "
-                        f"name {self._program(one.name)}; change app_name or the name of the service"
-                    )
+            foreign = self._foreign(one.name)
+            if foreign:
+                raise RunbookError(foreign)
         return known
+
+    def _foreign(self, service: str) -> str:
+        """Why the file of a service is none of this slot; empty when it is, or is not there."""
+        path = self._conf(service)
+        try:
+            ours = path.read_text(encoding="utf-8").startswith(f"{MARK} {self.home}\n")
+        except FileNotFoundError:
+            return ""
+        return (
+            ""
+            if ours
+            else f"{path} was not written for {self.home}, so it is not touched: another application has the name "
+            f"{self._program(service)}; change app_name or the name of the service"
+        )
 
     def _holds(self, known: Sequence[Service]) -> bool:
         return (
             self._record_path.exists()
             or any(self._conf(one.name).exists() for one in known)
-            or any(self.supervisor.info(self._program(one.name)) for one in known)
+            or any(self.manager.info(self._program(one.name)) for one in known)
         )
 
     def _drain(self, one: Service) -> int:
@@ -560,13 +650,13 @@ class Slot:
         deadline = self.clock() + limit
         while True:
             # Again each time: one that just crashed is not running, but about to be restarted.
-            self.supervisor.stop(program)
-            if self.supervisor.remove(program):
+            self.manager.stop(program)
+            if self.manager.remove(program):
                 return
             if self.clock() >= deadline:
                 raise RunbookError(
                     f"{one.name} in {self.name} is still {self._state(one.name)} after {limit:g} s, although "
-                    "supervisord has killed it: look whether it hangs in the kernel (state D in ps)",
+                    f"{self.manager.name} has killed it: look whether it hangs in the kernel (state D in ps)",
                     service=one.name,
                 )
             self.sleep(POLL_SECONDS)

@@ -97,12 +97,15 @@ class Steps:
 
     def prune(self, phase: str, args: Mapping[str, Any]) -> Step:
         count = len({release for given in args.values() for release in given["remove"]})
-        return self.step(phase, self.runtime, "prune", f"{count} old releases removed", args, 120)
+        said = [f"{count} old releases removed"] if count else []
+        said += ["current is linked"] if any("links" in given for given in args.values()) else []
+        return self.step(phase, self.runtime, "prune", ", ".join(said), args, 120)
 
     def _start_budget(self, hosts: Iterable[str]) -> float:
         words = ("start_seconds", "stop_seconds", "drain_seconds")
         return max(
             float(sum(service[word] for service in self.models[host]["app_services"] for word in words))
+            + _stable_seconds(self.models[host])
             for host in hosts
         )
 
@@ -200,3 +203,10 @@ class Steps:
                 steps.append(self.watch(watch_seconds, [one for one in (place, beside) if one], **more))
             steps[first:] = [{**step, "mark": f"batch {number}"} for step in steps[first:]]
         return steps
+
+
+def _stable_seconds(model: _model.Model) -> float:
+    """systemd calls a process running at once, so we wait ourselves until it has run for a while."""
+    if model.get("runtime_host_manager") != "systemd":
+        return 0.0
+    return float(len(model["app_services"]) * model["runtime_host_stable_seconds"])

@@ -12,11 +12,13 @@ import re
 import shlex
 import socket
 import xmlrpc.client
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional
 from xml.parsers.expat import ExpatError
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._files import tail
 
 BAD_NAME, NO_FILE, SPAWN_ERROR, ALREADY_STARTED, NOT_RUNNING = 10, 20, 50, 60, 70
 ALREADY_ADDED, STILL_RUNNING, CANT_REREAD = 90, 91, 92
@@ -56,6 +58,12 @@ class Supervisor:
 
     No call waits for a process: ``start`` and ``stop`` only give the order, ``info`` tells what became of it.
     """
+
+    kind = "supervisor"
+    name = "supervisord"
+    suffix = ".conf"
+    mode = 0o600
+    stable_seconds = 0.0  # supervisord itself says RUNNING only after startsecs
 
     def __init__(self, socket_path: str, timeout_seconds: float = 10.0) -> None:
         self.socket_path = str(socket_path)
@@ -166,6 +174,37 @@ class Supervisor:
                 return None
             raise
         return {"state": raw["statename"], "pid": raw["pid"], "since": raw["start"], "error": raw["spawnerr"]}
+
+    def refused(self, names: Sequence[str]) -> dict[str, str]:
+        """Which of these programs can be none of ours: only their files tell, and the slot reads those itself."""
+        return {}
+
+    def forget(self) -> None:
+        """A group that was removed is forgotten already."""
+
+    def output_mark(self, name: str, path: Path) -> Any:
+        """Where output begins that is yet to come."""
+        return path.stat().st_size if path.exists() else 0
+
+    def output(self, name: str, path: Path, lines: int, mark: Any = 0) -> list[str]:
+        """The last lines that the program wrote since ``mark``."""
+        return tail(path, lines, mark)
+
+    def where(self, name: str, path: Path) -> str:
+        return f"Read the end of its log, {path}"
+
+    def render(
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: str,
+        environment: Mapping[str, str],
+        logfile: str,
+        stop_seconds: float,
+        after: Sequence[str] = (),
+        user: str = "",
+    ) -> str:
+        return render_program(name, list(command), directory, environment, logfile, stop_seconds, len(after) + 1, user)
 
     def tail(self, name: str, size: int) -> str:
         """The last ``size`` bytes of the output; empty where there is none yet."""

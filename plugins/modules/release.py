@@ -63,6 +63,12 @@ options:
     description: Time in seconds that the commands which make the release (git, venv, pip) may take together.
     type: float
     default: 600
+  user:
+    description:
+      - User that the services run as, by default the one who makes the release. It owns what only it may read, which
+        is the environment and the files of configuration; everything else it may read and not change.
+    type: str
+    default: ""
   services:
     description: What the release consists of.
     type: list
@@ -210,6 +216,7 @@ artifacts_needed:
   type: bool
 """
 
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -244,6 +251,7 @@ ARGUMENTS = {
     "in_use": {"type": "list", "elements": "str", "default": []},
     "present": {"type": "bool", "default": False},
     "build_timeout_seconds": {"type": "float", "default": 600},
+    "user": {"type": "str", "default": ""},
     "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
 }
 
@@ -258,6 +266,8 @@ class UnloggedModule(AnsibleModule):
 def main() -> None:
     module = UnloggedModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     home = Path(module.params["home"])
+    if module.params["user"]:
+        os.umask(0o022)  # another user has to get to its files
     try:
         with changing(home, module.params["fence"], check=module.check_mode):
             result = stage(
@@ -265,6 +275,7 @@ def main() -> None:
                 home,
                 check=module.check_mode,
                 build_timeout_seconds=module.params["build_timeout_seconds"],
+                user=module.params["user"],
             )
     except RunbookError as exc:
         module.fail_json(msg=str(exc), **exc.details)

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_prune
-short_description: Remove releases from a target
+short_description: Remove releases from a target, and name the live one
 author:
   - The signalbox.runbook authors (@signalbox)
 version_added: 0.1.0
 description:
   - Removes the named releases below O(home). Each disappears by one rename before its files are deleted.
+  - Lets the links C(current) and C(previous) name the releases in O(links) first, each by one rename.
   - Only releases with a readable manifest are removed. Anything else is not ours and makes the task fail before
     anything is removed.
 attributes:
@@ -40,6 +41,20 @@ options:
     type: list
     elements: str
     default: []
+  links:
+    description:
+      - The releases that links below O(home) are to lead to. A link that is not named here is left alone.
+      - What is there under that name and is no link to a release makes the task fail before anything is changed.
+    type: dict
+    suboptions:
+      current:
+        description: The id of the release that is live.
+        type: str
+        required: true
+      previous:
+        description: The id of the release that a rollback goes to; empty for none.
+        type: str
+        default: ""
 seealso:
   - module: signalbox.runbook.release
 """
@@ -51,6 +66,7 @@ EXAMPLES = r"""
     fence: 14
     remove: [2.3.0-77aa01c4]
     keep: [2.4.1-9c56cc51, 2.4.0-0d4be1f2]
+    links: {current: 2.4.1-9c56cc51, previous: 2.4.0-0d4be1f2}
 """
 
 RETURN = r"""
@@ -66,6 +82,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._links import read_links, set_links
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, manifests, remove
 
 ARGUMENTS = {
@@ -73,21 +90,32 @@ ARGUMENTS = {
     "fence": {"type": "int", "required": True},
     "remove": {"type": "list", "elements": "str", "required": True},
     "keep": {"type": "list", "elements": "str", "default": []},
+    "links": {
+        "type": "dict",
+        "options": {"current": {"type": "str", "required": True}, "previous": {"type": "str", "default": ""}},
+    },
 }
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     home = Path(module.params["home"])
+    wanted = module.params["links"] or {}
     try:
         with changing(home, module.params["fence"], check=module.check_mode):
             before = [release["id"] for release in manifests(home)[0]]
+            links = read_links(home) if wanted else {}
+            linked = set_links(home, wanted, check=module.check_mode)
             removed = remove(home, module.params["remove"], module.params["keep"], check=module.check_mode)
     except RunbookError as exc:
         module.fail_json(msg=str(exc), **exc.details)
+    except OSError as exc:
+        module.fail_json(msg=f"cannot change {exc.filename}: {exc.strerror}")
     after = [release_id for release_id in before if release_id not in removed]
     module.exit_json(
-        changed=bool(removed), removed=removed, diff={"before": {"releases": before}, "after": {"releases": after}}
+        changed=bool(removed) or linked,
+        removed=removed,
+        diff={"before": {"releases": before, **links}, "after": {"releases": after, **wanted}},
     )
 
 

@@ -11,7 +11,8 @@ version_added: 0.1.0
 author:
   - The signalbox.runbook authors (@signalbox)
 description:
-  - Runs a staged release in the slot V(blue) or V(green), beside what the other slot runs, under supervisord.
+  - Runs a staged release in the slot V(blue) or V(green), beside what the other slot runs, as processes of
+    supervisord or units of systemd.
   - The services are started in the given order; each must pass its probes before the next one is started, and its
     process must not have ended or been restarted meanwhile. The waiting ends as soon as the process does.
   - Nothing is done when the slot already runs this release on these ports and every probe passes.
@@ -36,7 +37,7 @@ options:
     type: int
     required: true
   application:
-    description: Name of the application. The programs in supervisord are called C(application-service-slot).
+    description: Name of the application. Programs and units are called C(application-service-slot).
     type: str
     required: true
   slot:
@@ -177,16 +178,29 @@ options:
           ca_path:
             description: File or directory of the certificate authorities to trust instead of the system's.
             type: path
+  manager:
+    description: What runs the processes on this host.
+    type: str
+    choices: [supervisor, systemd]
+    default: supervisor
   supervisor_socket:
-    description: Unix socket of supervisord.
+    description: Unix socket of supervisord. Needed for O(manager=supervisor).
     type: path
-    required: true
   supervisor_conf_dir:
-    description: Directory that supervisord includes C(*.conf) files from.
+    description: Directory that supervisord includes C(*.conf) files from. Needed for O(manager=supervisor).
     type: path
-    required: true
+  systemd_unit_dir:
+    description: Directory that systemd reads units from, which survives a boot. For O(manager=systemd).
+    type: path
+    default: /etc/systemd/system
+  stable_seconds:
+    description: Seconds that a process must have run without a restart to count as running. For O(manager=systemd).
+    type: float
+    default: 3
   user:
-    description: User that runs the services, by default that of supervisord. It must be able to read the release.
+    description:
+      - User that runs the services, by default that of the process manager.
+      - The release must have been made for this user.
     type: str
     default: ""
   interval_seconds:
@@ -216,6 +230,20 @@ EXAMPLES = r"""
           - {name: api health, url: "http://127.0.0.1:{port}/health", expect: {status: ok}}
     supervisor_socket: /run/supervisor.sock
     supervisor_conf_dir: /etc/supervisor/conf.d
+
+- name: The same as a systemd unit of its own user
+  signalbox.runbook.slot:
+    home: /srv/shop
+    fence: 12
+    application: shop
+    slot: green
+    live_slot: blue
+    release: {id: 1.5.0-0a1b2c3d, version: 1.5.0}
+    services:
+      - {name: api, port: 8002}
+    manager: systemd
+    stable_seconds: 5
+    user: shop
 
 - name: Stop what blue runs
   signalbox.runbook.slot:
@@ -261,7 +289,7 @@ diagnosis:
   elements: dict
   returned: when a service did not get healthy
 states:
-  description: State in supervisord of each service started so far.
+  description: State of each service started so far, in the words of supervisord.
   type: dict
   returned: when a service did not get healthy
   sample: {api: BACKOFF}
@@ -282,9 +310,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
+from ansible_collections.signalbox.runbook.plugins.module_utils._managers import (
+    MANAGER_OPTIONS,
+    MANAGER_REQUIRED,
+    conf_dir_of,
+    manager_of,
+)
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, Slot
-from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
 
 RELEASE_OPTIONS = {
     "id": {"type": "str", "required": True},
@@ -335,8 +368,8 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         home,
         params["application"],
         params["slot"],
-        Supervisor(params["supervisor_socket"]),
-        params["supervisor_conf_dir"],
+        manager_of(params),
+        conf_dir_of(params),
         user=params["user"],
         interval_seconds=params["interval_seconds"],
     )
@@ -361,13 +394,15 @@ def main() -> None:
             "live_slot": {"type": "str", "default": ""},
             "release": {"type": "dict", "options": RELEASE_OPTIONS},
             "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
-            "supervisor_socket": {"type": "path", "required": True},
-            "supervisor_conf_dir": {"type": "path", "required": True},
+            **MANAGER_OPTIONS,
             "user": {"type": "str", "default": ""},
             "interval_seconds": {"type": "float", "default": 0.2},
             "wait_seconds": {"type": "float", "default": 60},
         },
-        required_if=[("state", state, ("release", "services")) for state in ("started", "proven")],
+        required_if=[
+            MANAGER_REQUIRED,
+            *(("state", state, ("release", "services")) for state in ("started", "proven")),
+        ],
         supports_check_mode=True,
     )
     try:

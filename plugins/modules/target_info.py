@@ -29,14 +29,29 @@ options:
     description: Name of the application.
     type: str
     required: true
+  manager:
+    description: What runs the processes on this host.
+    type: str
+    choices: [supervisor, systemd]
+    default: supervisor
   supervisor_socket:
-    description: Unix socket of supervisord.
+    description: Unix socket of supervisord. Needed for O(manager=supervisor).
     type: path
-    required: true
   supervisor_conf_dir:
-    description: Directory that supervisord includes C(*.conf) files from.
+    description: Directory that supervisord includes C(*.conf) files from. Needed for O(manager=supervisor).
     type: path
-    required: true
+  systemd_unit_dir:
+    description: Directory that systemd reads units from, which survives a boot. For O(manager=systemd).
+    type: path
+    default: /etc/systemd/system
+  links:
+    description: Whether to tell where the links C(current) and C(previous) lead.
+    type: bool
+    default: false
+  stable_seconds:
+    description: Seconds that a process must have run without a restart to count as running. For O(manager=systemd).
+    type: float
+    default: 3
   services:
     description: The services whose probes are asked, in every slot in which their process is C(RUNNING).
     type: list
@@ -235,11 +250,23 @@ slots:
       type: dict
       returned: success
       contains: *slot
-supervisor:
-  description: Whether supervisord can be used (C(ok)), its C(version), and the C(problem) if it cannot.
+manager:
+  description: Whether the process manager can be used (C(ok)), its C(name), its C(version), and the C(problem) if not.
   type: dict
   returned: success
-  sample: {ok: true, version: 4.3.0, problem: ""}
+  sample: {name: systemd, ok: true, version: "252", problem: ""}
+supervisor:
+  description: The same as RV(manager).
+  type: dict
+  returned: when O(manager=supervisor)
+  sample: {name: supervisor, ok: true, version: 4.3.0, problem: ""}
+links:
+  description:
+    - The releases that the links C(current) and C(previous) below O(home) lead to, each empty where there is none.
+    - The C(problem) when one of them is no link of ours.
+  type: dict
+  returned: when O(links)
+  sample: {current: 1.5.0-0a1b2c3d, previous: 1.4.0-77aa01c4, problem: ""}
 disk_free_bytes:
   description: Free space for this user on the file system of O(home).
   type: int
@@ -250,7 +277,6 @@ disk_total_bytes:
   returned: success
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -258,10 +284,17 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import read_fence
+from ansible_collections.signalbox.runbook.plugins.module_utils._links import read_links
+from ansible_collections.signalbox.runbook.plugins.module_utils._managers import (
+    MANAGER_OPTIONS,
+    MANAGER_REQUIRED,
+    conf_dir_of,
+    manager_of,
+    manager_state,
+)
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import manifests
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, Slot
-from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
 
 SERVICE_OPTIONS = {
     "name": {"type": "str", "required": True},
@@ -270,29 +303,24 @@ SERVICE_OPTIONS = {
 }
 
 
-def supervisor_state(supervisor: Supervisor, conf_dir: str) -> dict[str, Any]:
-    version = ""
+def told_links(home: Path) -> dict[str, str]:
     try:
-        version = supervisor.version()
+        return {**read_links(home), "problem": ""}
     except RunbookError as error:
-        return {"ok": False, "version": "", "problem": str(error)}
-    if not os.path.isdir(conf_dir) or not os.access(conf_dir, os.W_OK):
-        problem = f"supervisor_conf_dir {conf_dir} is no directory that this user may write to"
-        return {"ok": False, "version": version, "problem": problem}
-    return {"ok": True, "version": version, "problem": ""}
+        return {"current": "", "previous": "", "problem": str(error)}
 
 
 def tell(params: dict[str, Any]) -> dict[str, Any]:
     home = Path(params["home"])
-    supervisor = Supervisor(params["supervisor_socket"])
-    state = supervisor_state(supervisor, params["supervisor_conf_dir"])
+    manager, conf_dir = manager_of(params), conf_dir_of(params)
+    state = manager_state(manager, conf_dir)
     answering = bool(state["version"])
-    slots = {
-        name: Slot(home, params["application"], name, supervisor, params["supervisor_conf_dir"]).survey(
-            params["services"], answering, params["log_lines"]
-        )
-        for name in SLOTS
-    }
+    slots = {name: Slot(home, params["application"], name, manager, conf_dir) for name in SLOTS}
+    names = [one["name"] for one in params["services"]]
+    if state["ok"]:
+        problem = next(filter(None, (slot.refused(names) for slot in slots.values())), "")
+        state.update(ok=not problem, problem=problem)
+    told = {name: slot.survey(params["services"], answering, params["log_lines"]) for name, slot in slots.items()}
     releases, foreign = manifests(home)
     disk = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists()))
     return {
@@ -300,8 +328,10 @@ def tell(params: dict[str, Any]) -> dict[str, Any]:
         "fence": read_fence(home),
         "releases": releases,
         "foreign": foreign,
-        "slots": slots,
-        "supervisor": state,
+        "slots": told,
+        "manager": state,
+        **({"links": told_links(home)} if params["links"] else {}),
+        **({"supervisor": state} if manager.kind == "supervisor" else {}),
         "disk_free_bytes": disk.free,
         "disk_total_bytes": disk.total,
     }
@@ -312,17 +342,22 @@ def main() -> None:
         argument_spec={
             "home": {"type": "path", "required": True},
             "application": {"type": "str", "required": True},
-            "supervisor_socket": {"type": "path", "required": True},
-            "supervisor_conf_dir": {"type": "path", "required": True},
+            **MANAGER_OPTIONS,
             "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
             "log_lines": {"type": "int", "default": 0},
+            "links": {"type": "bool", "default": False},
         },
+        required_if=[MANAGER_REQUIRED],
         supports_check_mode=True,
     )
     try:
         result = tell(module.params)
     except RunbookError as error:
         module.fail_json(msg=str(error), **error.details)
+    except PermissionError as error:
+        module.fail_json(
+            msg=f"{error.filename} may not be read by this user: set ansible_become, or connect as its owner"
+        )
     except OSError as error:
         module.fail_json(msg=f"a file of the target cannot be read: {error}")
     module.exit_json(**result)

@@ -170,8 +170,10 @@ def looked_at(hostvars: Any, hosts: list[str], name: str) -> dict[str, Any]:
             answer["problem"] = f"is unreachable ({answer.get('msg', '')})"
         elif outcome.get("failed") or answer.get("failed"):
             answer["problem"] = str(answer.get("msg"))
-        elif answer.get("supervisor") and not answer["supervisor"].get("ok"):
-            answer["problem"] = answer["supervisor"]["problem"]
+        elif answer.get("manager") and not answer["manager"].get("ok"):
+            answer["problem"] = answer["manager"]["problem"]
+        elif (answer.get("links") or {}).get("problem"):
+            answer["problem"] = answer["links"]["problem"]
         found[str(host)] = answer
     return found
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Builds releases of the demo application.
+"""Builds releases of the demo application, and of the plain one that needs no packages and no data stores.
 
 Usage: build.py VERSION [--fault KEY=VALUE]... [--into DIRECTORY]
 """
@@ -24,19 +24,19 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 APP = HERE / "demo"
+PLAIN = HERE / "plain"
 DEFAULT_INTO = HERE.parents[1] / "build" / "local" / "artifacts"
-SOURCES = ("faults.py", "server.py")
 
 sys.path.insert(0, str(APP))
 from faults import parse
 
 
-def build(version: str, faults: Mapping[str, Any], into: Path) -> tuple[Path, str]:
+def build(version: str, faults: Mapping[str, Any], into: Path, app: Path = APP) -> tuple[Path, str]:
     """Write ``demo-<version>.tar.gz`` and its ``.sha256`` below ``into``; the same input gives the same bytes."""
     if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+_-]*", version):
         raise ValueError(f"version {version!r} must be letters, digits and . + _ - only, as it becomes a file name")
     parse(faults)
-    files = {name: (APP / name).read_bytes() for name in SOURCES}
+    files = {"faults.py": (APP / "faults.py").read_bytes(), "server.py": (app / "server.py").read_bytes()}
     files["VERSION"] = f"{version}\n".encode()
     if faults:
         files["faults.json"] = (json.dumps(dict(faults), indent=1, sort_keys=True) + "\n").encode()

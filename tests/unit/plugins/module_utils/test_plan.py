@@ -329,6 +329,69 @@ def test_pinned_releases_stay_and_only_the_hosts_that_have_something_take_part(w
     assert world.plan("deploy", "4.0", **more)["steps"][-1]["hosts"] == ["web2"]
 
 
+# -- current and previous ---------------------------------------------------------------------------------------
+
+
+def linked(world):
+    """What the links of every target say; they are as the last commit step made them."""
+    return {host: (info["links"]["current"], info["links"]["previous"]) for host, info in world.targets.items()}
+
+
+@pytest.fixture
+def linking(world):
+    for info in world.targets.values():
+        info["links"] = {"current": "", "previous": "", "problem": ""}
+    plain = world._prune
+
+    def prune(host, args, bad):
+        if args["remove"]:
+            plain(host, args, bad)
+        present = {release["id"] for release in world.targets[host]["releases"]}
+        assert set(filter(None, args["links"].values())) <= present
+        world.targets[host]["links"] = {**args["links"], "problem": ""}
+
+    world._prune = prune
+    return world
+
+
+@pytest.mark.requirement("REL-03")
+def test_links_name_what_is_live_and_where_a_rollback_goes(linking):
+    live_on(linking, "1.0")
+    assert set(linked(linking).values()) == {(IDS["1.0"], "")}
+    live_on(linking, "2.0", "3.0")
+    assert set(linked(linking).values()) == {(IDS["3.0"], IDS["2.0"])}
+    assert linking.go("deploy", "4.0", bad=[("02-start", "web2")]) == "failed"
+    assert set(linked(linking).values()) == {(IDS["3.0"], IDS["2.0"])}, "a release that failed is never named"
+    assert linking.go("rollback") == "restored"
+    assert set(linked(linking).values()) == {(IDS["2.0"], IDS["1.0"])}
+
+
+@pytest.mark.requirement("REL-03")
+def test_links_change_only_after_the_point_of_no_return(linking):
+    live_on(linking, "1.0", "2.0")
+    plan = linking.plan("deploy", "3.0")
+    assert [step["phase"] for step in plan["steps"] if any("links" in args for args in step["args"].values())] == [
+        "commit"
+    ]
+    assert plan["steps"][-1]["text"] == "current is linked"
+
+
+def test_links_that_a_killed_run_left_are_put_right_by_the_next(linking):
+    live_on(linking, "1.0", "2.0")
+    linking.targets["web2"]["links"] = {"current": IDS["1.0"], "previous": "", "problem": ""}
+    plan = linking.plan("deploy", "2.0")
+    assert [(step["phase"], step["hosts"]) for step in plan["steps"]] == [("commit", ["web2"])]
+    assert linking.carry_out(plan) == "deployed"
+    assert set(linked(linking).values()) == {(IDS["2.0"], IDS["1.0"])}
+    assert linking.plan("deploy", "2.0")["steps"] == []
+    assert _records.choose_rollback_target(linking.history)["release"] == IDS["1.0"]
+
+
+def test_without_links_nothing_is_planned_for_them(world):
+    live_on(world, "1.0", "2.0")
+    assert phases(world.plan("deploy", "3.0")) == ["stage", "start", "shift", "watch", "verify"]
+
+
 # -- plain data, budget, banner ---------------------------------------------------------------------------------
 
 
@@ -382,6 +445,12 @@ def test_budgets(world):
         "commit": 120,
     }
     assert plan["budget_seconds"] == 600 + 70 + shift + 90 + once_more + 120
+
+
+def test_waiting_until_a_process_of_systemd_is_stable_has_its_time(world):
+    more = {"runtime_host_manager": "systemd", "runtime_host_stable_seconds": 4}
+    start = next(step for step in world.plan("deploy", "1.0", **more)["steps"] if step["phase"] == "start")
+    assert start["budget_seconds"] == 2 * (20 + 5 + 10) + 2 * 4
 
 
 def test_banner(world):

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import stat
 import subprocess
 import tarfile
@@ -778,3 +779,36 @@ def test_an_older_fencing_number_changes_nothing(home: Path) -> None:
     with changing(home, 9, check=True):
         pass
     assert (home / "fence").read_text() == "5\n"
+
+
+# --- for another user -------------------------------------------------------------------------------------------
+
+
+def test_a_release_for_a_user_that_does_not_exist_is_refused(spec: dict[str, Any], home: Path) -> None:
+    assert "there is no user nobody-like-this" in str(refusal(spec, home, user="nobody-like-this"))
+    assert released(home) == []
+
+
+def test_only_root_makes_a_release_for_another_user(
+    spec: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_release.os, "geteuid", lambda: 4711)
+    assert "only root can make a release for the user root" in str(refusal(spec, home, user="root"))
+    assert released(home) == []
+
+
+def test_only_what_is_private_belongs_to_the_user(
+    spec: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, int] = {}
+    user = pwd.getpwnam("nobody")
+    monkeypatch.setattr(_release.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(_release.os, "chown", lambda path, uid, _gid, **_more: given.update({str(path): uid}))
+    made = Path(stage(spec, home, user="nobody")["path"])
+    names = {path.split("/web/", 1)[1]: uid for path, uid in given.items()}
+    assert names == {"env": user.pw_uid, "app/conf/web.toml": user.pw_uid}
+    # It was not really given away, so it is made for somebody else: made again, but not under a slot that runs it.
+    assert stage(spec, home, user="nobody")["outcome"] == "rebuilt"
+    refused = refusal({**spec, "in_use": [spec["id"]]}, home, user="nobody")
+    assert "belongs to another user" in str(refused)
+    assert verify(made) == []

@@ -19,7 +19,8 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.signalbox.runbook.plugins.module_utils import _release, _slot
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-from ansible_collections.signalbox.runbook.plugins.module_utils._slot import Slot, service, tail
+from ansible_collections.signalbox.runbook.plugins.module_utils._files import tail
+from ansible_collections.signalbox.runbook.plugins.module_utils._slot import Slot, service
 from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
 from ansible_collections.signalbox.runbook.plugins.modules import slot as slot_module
 from ansible_collections.signalbox.runbook.plugins.modules import target_info
@@ -513,7 +514,7 @@ def test_wrong_services_are_refused(raw, message):
 
 def unreachable(tmp_path, **more):
     arguments = {"application": "shop", "name": "blue", **more}
-    return Slot(tmp_path, supervisor=Supervisor(str(tmp_path / "s")), conf_dir=tmp_path, **arguments)
+    return Slot(tmp_path, manager=Supervisor(str(tmp_path / "s")), conf_dir=tmp_path, **arguments)
 
 
 @pytest.mark.parametrize(
