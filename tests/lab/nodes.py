@@ -159,9 +159,7 @@ def make_image() -> None:
             raise LabError(f"mmdebstrap failed: {done.stderr.strip()[-800:]}")
         changes = ["--change", 'CMD ["/lib/systemd/systemd"]', "--change", "ENV container=docker"]
         docker("import", *changes, "--change", f"LABEL {LABEL}=image", str(root), image_name(), timeout=BUILD_SECONDS)
-    for old in docker(
-        "image", "ls", "--quiet", "--filter", f"label={LABEL}=image", "--filter", f"before={image_name()}"
-    ).split():
+    for old in docker("image", "ls", "--quiet", "--filter", f"before={image_name()}", IMAGE).split():
         docker("image", "rm", old, check=False)  # of an older recipe; one that is in use stays
 
 

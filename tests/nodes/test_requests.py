@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from node_site import NodeSite
 
 LOAD = {"accounting_requests_per_second": 200, "accounting_keep_alive": "false"}
@@ -11,7 +9,6 @@ AT_LEAST = 10_000
 ROUNDS = 6
 
 
-@pytest.mark.requirement("DEP-08")
 def test_ten_thousand_requests_through_deploys_and_rollbacks(site: NodeSite) -> None:
     """Each on a new connection: nginx older than 1.27.4 cuts idle ones when it reloads, whatever is behind it."""
     site.release("1.0.0")
