@@ -105,7 +105,7 @@ def settle(
             raise RunbookError(
                 f"run {run['run']} did not end, and neither {_name(plan['from'])} nor {_name(plan['to'])} stands on "
                 f"every target (missing on {', '.join(sorted({*old_gone, *new_gone}))}); nothing has been touched. "
-                "Start the processes of one of them (supervisorctl start) and run this again"
+                "Start one of them by hand, on every target, and run this again"
             )
         shifted = any(event["event"] == "intent" and event["phase"] == "shift" for event in run["events"])
         failed = any(event["event"] == "result" and not event["ok"] for event in run["events"])
@@ -370,7 +370,7 @@ def _change_steps(
             }
             for host, info in targets.items()
         }
-        budget = max(models[host].get("runtime_host_build_seconds") or 0 for host in targets)
+        budget = max(_model.build_seconds(models[host]) for host in targets)
         steps.append(_step("stage", role, "stage", to["version"], stage, budget))
     start = {
         host: {
