@@ -274,6 +274,7 @@ def stage(
             for part in missing:
                 fetch_again(docker, part, left())
             if before != "whole":
+                final.parent.mkdir(exist_ok=True)
                 known = {"docker": docker, "spec": spec, "old": old["services"], "left": left, "home": home}
                 manifest = _release.assemble(release, final, lambda build: _fill(build, **known), clock, lambda: None)
             for name, part in manifest["services"].items():

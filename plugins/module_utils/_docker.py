@@ -17,7 +17,7 @@ import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
@@ -74,8 +74,7 @@ class Container:
         return f"its container {told}{': ' if self.error else ''}{self.error}"
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     id: str
     digests: tuple[str, ...] = ()
 

@@ -387,9 +387,7 @@ def assemble(
     sync: Callable[[], None] = os.sync,
 ) -> dict[str, Any]:
     """Make a release out of sight and show it by one rename; ``fill`` writes it and tells of its services."""
-    releases = final.parent
-    releases.mkdir(exist_ok=True)
-    build = releases / _temporary(release.id)
+    build = final.parent / _temporary(release.id)
     try:
         build.mkdir()
         services = fill(build)

@@ -20,6 +20,7 @@ from conftest import PREFIX, docker
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 
 import images
+
 import local
 from runbook_site import Site
 

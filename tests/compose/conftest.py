@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parent / "lab"))
 import images
 
 PREFIX = f"rbt{secrets.token_hex(3)}"
-SHORT_FILE = "FROM {base}\nCOPY app.py /app.py\nENV BUILT_VERSION={version}\nCMD [\"python3\", \"/app.py\"]\n"
+SHORT_FILE = 'FROM {base}\nCOPY app.py /app.py\nENV BUILT_VERSION={version}\nCMD ["python3", "/app.py"]\n'
 COMPOSE = "services:\n  api:\n    image: anything\n    ports: ['9:9']\n"
 DEFAULTS = {
     key: option.get("default", None if option["type"] != "bool" else False)
@@ -180,7 +180,9 @@ class Place:
         return self.call("stopped", slot=slot, live_slot=live, services=self.services(slot, **limits))
 
     def read(self, **more: Any) -> dict[str, Any]:
-        services = [{"name": n, "ports": p, "probes": self.services("blue")[0]["probes"]} for n, p in self.ports.items()]
+        services = [
+            {"name": n, "ports": p, "probes": self.services("blue")[0]["probes"]} for n, p in self.ports.items()
+        ]
         return self.call("read", services=services, **more)
 
     def container(self, slot: str, service: str = "") -> str:

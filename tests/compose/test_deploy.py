@@ -142,4 +142,6 @@ def test_old_releases_and_their_images_are_removed(site: ComposeSite) -> None:
     assert kept == {"1.5.0", "1.6.0"}
     names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"runbook/{site.project}-target1-backend")
     assert {name.rpartition(":")[2].partition("-")[0] for name in names.split()} == {"1.5.0", "1.6.0"}
-    assert docker("image", "ls", "--quiet", f"{site.image}:1.4.0"), "an image that we did not pull is not ours to remove"
+    assert docker("image", "ls", "--quiet", f"{site.image}:1.4.0"), (
+        "an image that we did not pull is not ours to remove"
+    )

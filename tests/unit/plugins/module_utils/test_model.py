@@ -177,7 +177,7 @@ BAD = {
         svc(0, "environment", ["A=1"]),
         [f"{S0}.environment: must be a mapping, not a list"],
     ),
-    "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, not 'docker'"]),
+    "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, compose, not 'docker'"]),
     "unknown strategy": (
         change("app_strategy", "bluegreen"),
         ["app_strategy: must be one of blue_green, not 'bluegreen'"],
