@@ -56,7 +56,7 @@ test-molecule: setup  ## the molecule scenarios
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --all
 
 test-compose: setup  ## on the Docker Engine of this machine; skipped where there is none
-	$(PYTEST) tests/compose
+	$(PYTEST) -rs tests/compose
 
 test-chaos: setup  ## killed, cut off and broken at every step
 	$(PYTEST) tests/chaos

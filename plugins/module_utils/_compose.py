@@ -861,11 +861,15 @@ class ComposeSlot:
         return {"changed": True, "connections_cut": cut, "log": log}
 
     def _down(self, release: str) -> None:
-        code, out, err = self._files(release).attempt("down", "--remove-orphans", "--timeout", "0")
-        left = self.containers()
-        if code != 0 or left:
+        """With the files that it was started from; where they are damaged or gone, by the name of the project."""
+        why = ""
+        for files in (self._files(release), self._files("")):
+            code, out, err = files.attempt("down", "--remove-orphans", "--timeout", "0")
+            left = self.containers()
+            if code == 0 and not left:
+                return
             why = explain(err or out) if code else f"{len(left)} containers are left"
-            raise RunbookError(f"{self.name} was stopped, but docker compose down failed: {why}")
+        raise RunbookError(f"{self.name} was stopped, but docker compose down failed: {why}")
 
     def _drain(self, container: Container, one: Service, release: str) -> int:
         """Wait for the connections to end; how many are left when the time is over."""

@@ -127,7 +127,7 @@ class ComposeSite(Site):
 
 def make_site(directory: Path, name: str, targets: int) -> Iterator[ComposeSite]:
     subnet = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}")
-    gateway = str(next(ipaddress.ip_network(subnet).hosts()))  # this machine, as containers of any network reach it
+    gateway = str(ipaddress.ip_network(subnet)[1])  # this machine, as containers of any network reach it
     with local.Lab(directory / "lab", targets=targets) as lab:
         forwarders = [Forwarder(gateway, lab.ports[part]) for part in ("database", "redis")]
         site = ComposeSite(lab, directory, name, gateway)

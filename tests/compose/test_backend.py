@@ -26,8 +26,17 @@ from conftest import PREFIX, Place, build, docker, images, refusal
 from runbook_site import tree
 
 
-@pytest.mark.requirement("BG-01", "DEP-03")
-def test_a_release_is_made_started_beside_the_other_and_stopped(place: Place, built: dict[str, str]) -> None:
+@pytest.mark.requirement("BG-06")
+def test_a_release_is_made_started_beside_the_other_and_stopped(
+    place: Place, built: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_calls: list[list[str]] = []
+
+    def watched(argv: Sequence[str], *rest: Any) -> tuple[int, str, str]:
+        seen_calls.append(list(argv))
+        return run_command(argv, *rest)
+
+    monkeypatch.setattr(compose_project, "Docker", functools.partial(Docker, run=watched))
     assert place.read()["slots"]["blue"]["release"] == ""
     assert place.stage("1.0")["outcome"] == "made"
     assert place.stage("1.0") == {**place.stage("1.0"), "changed": False, "outcome": "present"}
@@ -46,16 +55,19 @@ def test_a_release_is_made_started_beside_the_other_and_stopped(place: Place, bu
     assert docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={place.project}-blue") == ""
     assert place.answer("green")["version"] == "1.1"
     assert "takes the traffic" in refusal(place.stop, "green", live="green")
+    blue = [words for words in seen_calls if f"{place.project}-blue" in words]
+    made, ended = ([words for words in blue if verb in words][-1] for verb in ("up", "down"))
+    assert made[: made.index("up")] == ended[: ended.index("down")], "the same project and files in the same order"
+    assert made.count("--file") == 2
 
 
-@pytest.mark.requirement("REL-05")
 def test_a_tag_that_moves_changes_nothing(place: Place) -> None:
     """Neither the release that runs, nor the same release started anew, nor an image that was removed by others."""
     tag = f"{place.project}-moving"
     first = build("1.0", f"{place.project[-4:]}m")
     docker("tag", first, f"{tag}:1.0")
     place.stage("1.0", image=tag)
-    other = build("1.0x", f"{place.project[-4:]}m", built="someone else's")
+    other = build("1.0x", f"{place.project[-4:]}m", built="another")
     docker("tag", other, f"{tag}:1.0")
     assert place.stage("1.0", image=tag)["outcome"] == "present"
     place.start("blue", "1.0")
@@ -218,14 +230,15 @@ def test_a_stop_waits_for_the_requests_in_flight(place: Place, built: dict[str, 
         assert place.stop("blue", drain_seconds=0.0)["connections_cut"] == 1
 
 
-@pytest.mark.requirement("APP-14", "DEP-03")
+@pytest.mark.requirement("DEP-03")
 def test_services_start_in_order_each_healthy_before_the_next_and_stop_in_reverse(
     tmp_path: Path, built: dict[str, str]
 ) -> None:
     place = Place(tmp_path / "home", "order", ("first", "second"))
-    text = "services:\n  first: {image: x, depends_on: [db]}\n  second: {image: x}\n  db: {image: nowhere}\n"
+    base = "services:\n  first: {image: x, build: ., depends_on: [db]}\n  second: {image: x}\n  db: {image: nowhere}\n"
+    over = "services:\n  first: {environment: {WHERE: production}}\n"
     try:
-        place.stage("1.0", contents=[text])
+        place.stage("1.0", contents=[base, over])
         place.start("blue", "1.0")
         began = docker(
             "inspect", "--format", "{{.State.StartedAt}}", *(place.container("blue", s) for s in place.ports)
@@ -238,7 +251,7 @@ def test_services_start_in_order_each_healthy_before_the_next_and_stop_in_revers
         died = docker("events", *words, "--format", "{{.Actor.Attributes.name}}").split()
         ours = [name for name in died if name.startswith(place.project)]
         assert ours == [place.container("blue", "second"), place.container("blue", "first")]
-        place.stage("1.1", contents=[text], environment={"MODE": "sick"})
+        place.stage("1.1", contents=[base, over], environment={"MODE": "sick"})
         refusal(place.start, "blue", "1.1", start_seconds=3.0)
         assert docker("ps", "-aq", "--filter", f"name={place.container('blue', 'second')}") == ""
     finally:

@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, cleaned: None) -> Iterator[Co
     yield from make_site(tmp_path_factory.mktemp("compose"), "life", 2)
 
 
-@pytest.mark.requirement("BG-01", "BG-04", "REL-01")
+@pytest.mark.requirement("BG-01", "BG-04")
 def test_first_release_then_an_upgrade(site: ComposeSite) -> None:
     site.release("1.0.0")
     site.release("1.1.0")

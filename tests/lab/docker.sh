@@ -8,8 +8,8 @@ export DEBIAN_FRONTEND=noninteractive
 # installed. $1 release, $2 package, $3 directory to unpack into.
 unpack() {
     local place mirror options
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
-    [ -n "$mirror" ] || { apt-get update -q; unpack "$@"; return; }
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | awk 'NR == 1')
+    [ -n "$mirror" ] || { echo "apt-get knows no source of bookworm: run apt-get update"; return 1; }
     place=$(mktemp -d)
     mkdir -p "$place/lists/partial" "$place/cache/archives/partial" "$place/deb"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$place/sources.list"
