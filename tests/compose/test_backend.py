@@ -324,6 +324,15 @@ def test_check_mode_predicts_and_changes_nothing(place: Place, built: dict[str, 
     assert tree(place.home) == before
 
 
+def test_files_that_changed_since_the_plan_are_refused(place: Place) -> None:
+    planned = {"id": "1.0-00000001", "version": "1.0", "digest": "of the files as they were"}
+    service = {"name": "api", "image": "x", "container_port": 8080}
+    files = {"files": ["compose.yml"], "contents": ["services: {}\n"]}
+    text = refusal(place.call, "staged", release=planned, services=[service], **files)
+    assert "not those that the plan was made of" in text
+    assert place.read()["releases"] == []
+
+
 def test_a_run_that_lost_its_lease_is_refused(place: Place, built: dict[str, str]) -> None:
     place.stage("1.0")
     place.fence = 0

@@ -84,6 +84,18 @@ def test_release_that_does_not_start_shows_its_last_words(site: ComposeSite) -> 
     assert site.answers() == {"1.1.0"}
 
 
+def test_compose_files_that_are_not_there_are_named_before_anything_is_touched(site: ComposeSite) -> None:
+    before = tree(site.lab.root / "targets", site.state)
+    for files, said in (
+        (["nowhere.yml"], "[0]: 'nowhere.yml' can't be read on the controller: there is no such file"),
+        ([], "runtime_compose_files: is empty; name the compose files of the application, the base first"),
+    ):
+        refused = site.deploy("1.1.0", runtime_compose_files=files)
+        assert refused.code != 0
+        assert said in refused.output and "Nothing has been touched" in refused.output, refused.output
+    assert tree(site.lab.root / "targets", site.state) == before
+
+
 def test_image_that_is_nowhere_fails_the_stage(site: ComposeSite) -> None:
     before = site.containers()
     missing = site.deploy("9.9.9")
