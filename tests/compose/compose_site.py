@@ -25,8 +25,8 @@ import local
 from runbook_site import Site
 
 FILES = {
-    "compose.yml": "services:\n  backend:\n    image: demo-app\n    ports: ['8080']\n    tmpfs: [/tmp]\n",
-    "compose.prod.yml": "services:\n  backend:\n    environment:\n      GREETING: ${GREETING}\n",
+    "base.yml": "services:\n  backend:\n    image: demo-app\n    ports: ['8080']\n    tmpfs: [/tmp]\n",
+    "prod.yml": "services:\n  backend:\n    environment:\n      GREETING: ${GREETING}\n",
 }
 MODEL = """\
 local_lab: "{{ lookup('file', local_root ~ '/ports.json') | from_json }}"
@@ -65,7 +65,7 @@ app_services:
 """
 TARGETS = """\
 runtime_compose_project: "PROJECT-{{ inventory_hostname }}"
-runtime_compose_files: ["{{ inventory_dir }}/compose.yml", "{{ inventory_dir }}/compose.prod.yml"]
+runtime_compose_files: ["{{ inventory_dir }}/../compose/base.yml", "{{ inventory_dir }}/../compose/prod.yml"]
 runtime_compose_variables:
   GREETING: "{{ test_greeting | default('hello') }}"
 """
@@ -110,8 +110,10 @@ class ComposeSite(Site):
         (self.inventory / "group_vars" / "all.yml").write_text(model, encoding="utf-8")
         targets = TARGETS.replace("PROJECT", self.project)
         (self.inventory / "group_vars" / "targets.yml").write_text(targets, encoding="utf-8")
+        self.files = directory / "compose"  # not in the inventory, of which Ansible takes every file for a part
+        self.files.mkdir()
         for file, text in FILES.items():
-            (self.inventory / file).write_text(text, encoding="utf-8")
+            (self.files / file).write_text(text, encoding="utf-8")
 
     def release(self, version: str, **faults: Any) -> Path:
         images.build(version, faults, self.image)

@@ -55,7 +55,7 @@ def test_same_version_with_other_configuration_is_another_release(site: ComposeS
     assert release != live and release.startswith("1.1.0-")
     environment = docker("inspect", "--format", "{{.Config.Env}}", site.container("target1", "blue"))
     assert "GREETING=good morning" in environment
-    path = site.inventory / "compose.yml"
+    path = site.files / "base.yml"
     path.write_text(path.read_text(encoding="utf-8").replace("/tmp]", "/tmp, /var/tmp]"), encoding="utf-8")
     third = site.deploy("1.1.0", test_greeting="good morning")
     assert third.code == 0, third.output
