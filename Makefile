@@ -16,8 +16,8 @@ MYPY := MYPYPATH=build/collections $(BIN)/mypy
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-nodes test-chaos bench \
-        requirements clean
+.PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose \
+        test-nodes test-chaos bench requirements clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ demo: $(VENV)/.demo $(COLLECTION)  ## deploy, break and roll back an application
 
 setup: $(VENV)/.dev $(COLLECTION)  ## make .venv with all that the tests need
 
-test: lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-nodes test-chaos  ## all of the following
+test: lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose test-nodes test-chaos  ## all of the following
 
 lint: setup  ## style, types, playbooks, changelog
 	$(BIN)/ruff check .
@@ -55,8 +55,11 @@ test-core218: setup .venv-2.18/.core  ## the smoke tests of the former with ansi
 test-molecule: setup  ## the molecule scenarios
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --all
 
+test-compose: setup  ## on the Docker Engine of this machine; skipped where there is none
+	$(PYTEST) -rs tests/compose
+
 test-nodes: setup  ## hosts with systemd over ssh; skipped where there is no Docker Engine
-	$(PYTEST) tests/nodes
+	$(PYTEST) -rs tests/nodes
 
 test-chaos: setup  ## killed, cut off and broken at every step
 	$(PYTEST) tests/chaos

@@ -37,10 +37,11 @@ def fenced(
     wait_seconds: float = 60.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold the host's lock for one change made under fencing number ``number``.
 
-    The kernel releases the lock when the process ends, however it ends. A number lower than the highest seen
+    Gives the lock's file descriptor, for processes that are to hold it as long as they live. The kernel releases the
+    lock when the process ends, however it ends. A number lower than the highest seen
     belongs to a run that lost its lease: refused.
     """
     home.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,6 @@ def fenced(
             )
         if number > seen:
             write_atomic(home / "fence", f"{number}\n", 0o600)
-        yield
+        yield fd
     finally:
         os.close(fd)

@@ -22,7 +22,12 @@ Model = dict[str, Any]
 
 SLOTS = ("blue", "green")
 # What makes a release; a rollback uses the one that was made and asks for none of these.
-RELEASE_KEYS = ("artifact", "command", "environment", "secrets", "files")
+RELEASE_KEYS = ("artifact", "command", "image", "environment", "secrets", "files")
+# Which of them a service must have, on a runtime of processes and on one of images.
+CODE = {
+    "host": {"artifact": "The code", "command": "Shell words that start the service in the foreground"},
+    "image": {"image": "The image, for example registry.example.com/shop/api"},
+}
 RESERVED = ("PORT", "SLOT", "RELEASE", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT")
 
 # What canary does unless app_steps says otherwise: the usual three steps of progressive delivery.
@@ -210,6 +215,7 @@ def _services(model: Model, verb: str, problems: Problems) -> None:
             taken.setdefault(port, key)
         _service(service, path, names, problems)
         if verb == "deploy":
+            _code(service, model["app_runtime"], path, problems)
             _release_keys(service, path, problems)
     _cycles(services, problems)
     if services and not any(service["routed"] for service in services):
@@ -262,13 +268,32 @@ def _pattern_problem(pattern: Optional[str]) -> str:
     return ""
 
 
+def _code(service: Model, runtime: str, path: str, problems: Problems) -> None:
+    """What runs: an artifact and a command, or an image."""
+    processes = runtime == "host"
+    wanted = CODE["host" if processes else "image"]
+    unwanted = ["image", "container_port"] if processes else ["artifact", "command", "files"]
+    for key, what in wanted.items():
+        if service[key] is None:
+            problems.say(f"{path}.{key}", f"is missing; give {what}")
+    for key in unwanted:
+        if service[key]:
+            problems.say(f"{path}.{key}", f"is not for the runtime {runtime}; remove it")
+    artifact, command = service["artifact"], service["command"]
+    if artifact is not None and "artifact" in wanted:
+        _artifact(artifact, f"{path}.artifact", problems)
+    if command is not None and "command" in wanted:
+        if not command.strip():
+            problems.say(f"{path}.command", "is empty")
+        if "\n" in command:
+            problems.say(f"{path}.command", "must be one line")
+    port = service["container_port"]
+    if port is not None and not 1 <= port <= 65535:
+        problems.say(f"{path}.container_port", f"port {port} is not between 1 and 65535")
+
+
 def _release_keys(service: Model, path: str, problems: Problems) -> None:
-    _artifact(service["artifact"], f"{path}.artifact", problems)
-    command = service["command"]
-    if not command.strip():
-        problems.say(f"{path}.command", "is empty")
-    if "\n" in command:
-        problems.say(f"{path}.command", "must be one line")
+    command = service["command"] or ""
     for kind in ("environment", "secrets"):
         for key, value in service[kind].items():
             where = f"{path}.{kind}.{key}"
@@ -410,6 +435,9 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
 
 def release_digest(model: Model) -> str:
     """Digest of all that makes the release on one target: code identity, command, configuration, environment."""
+    if model["app_runtime"] == "compose":
+        made = compose_services(model["app_services"])
+        return compose_digest(made, model["compose_files"], texts(model["runtime_compose_variables"]))
     made_of = release_services(model["app_services"])
     for part in made_of:  # where the archive lies does not matter, its content does
         artifact = part["artifact"]
@@ -417,6 +445,14 @@ def release_digest(model: Model) -> str:
             k: v for k, v in artifact.items() if k not in ("archive", "wheel") or "sha256" not in artifact
         }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def compose_digest(
+    services: Sequence[Mapping[str, Any]], files: Sequence[Mapping[str, str]], variables: Mapping[str, str]
+) -> str:
+    """Digest of all that makes a release of Compose. Where a file lies does not matter, its content does."""
+    made_of = [list(services), [file["content"] for file in files], dict(variables)]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def release_id(version: str, digests: Collection[str]) -> str:
@@ -427,6 +463,8 @@ def release_id(version: str, digests: Collection[str]) -> str:
 
 def artifacts(model: Model) -> dict[str, dict[str, Any]]:
     """What identifies the code of each service, for the record."""
+    if model["app_runtime"] == "compose":
+        return {s["name"]: {"image": s["image"]} for s in model["app_services"]}
     keys = ("sha256", "python", "git", "ref")
     return {s["name"]: {k: s["artifact"][k] for k in keys if s["artifact"][k]} for s in model["app_services"]}
 
@@ -532,12 +570,33 @@ def release_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
             ),
             "command": service["command"],
             "files": dict(service.get("files") or {}),
-            **{
-                kind: {k: _text(v) for k, v in (service.get(kind) or {}).items()} for kind in ("environment", "secrets")
-            },
+            **{kind: texts(service.get(kind)) for kind in ("environment", "secrets")},
         }
         for service in services
     ]
+
+
+def compose_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
+    """What the module that makes a release of Compose takes of each service."""
+    return [
+        {
+            "name": service["name"],
+            "image": service["image"],
+            "container_port": int(service.get("container_port") or service["port"]),
+            **{kind: texts(service.get(kind)) for kind in ("environment", "secrets")},
+        }
+        for service in services
+    ]
+
+
+def build_seconds(model: Model) -> float:
+    """How long the runtime may take to make a release."""
+    return float(model.get(f"runtime_{model['app_runtime']}_build_seconds") or 0)
+
+
+def texts(values: Optional[Mapping[str, Any]]) -> dict[str, str]:
+    """Values of environment variables."""
+    return {key: _text(value) for key, value in (values or {}).items()}
 
 
 def _text(value: Any) -> str:

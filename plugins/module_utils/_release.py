@@ -298,11 +298,11 @@ def stage(
     final = releases / release.id
     owner = _owner(user)
     try:
-        before = _state(release, final, owner)
+        before = condition(release, final, owner)
         outcome = {"whole": "present", "absent": "made", "damaged": "rebuilt"}[before]
         size: Optional[int] = None
         if not check:
-            _sweep(releases)
+            sweep(releases)
             if before == "whole":
                 manifest = read_manifest(final) or {}
             else:
@@ -352,7 +352,7 @@ def _private(release: Release, root: Path) -> list[Path]:
     ]
 
 
-def _state(release: Release, final: Path, owner: Optional[int] = None) -> str:
+def condition(release: Release, final: Path, owner: Optional[int] = None) -> str:
     """absent, whole or damaged; what must not be replaced is refused."""
     if not os.path.lexists(final):
         state, problems = "absent", []
@@ -395,9 +395,8 @@ def _make(
     releases = final.parent
     releases.mkdir(exist_ok=True)
     _require_space(release, releases, free)
-    build = releases / _temporary(release.id)
-    try:
-        build.mkdir()
+
+    def fill(build: Path) -> dict[str, Any]:
         scratch = build / ".scratch"
         scratch.mkdir(mode=0o700)
         services = {}
@@ -407,6 +406,23 @@ def _make(
         if owner is not None:
             for path in _private(release, build):
                 os.chown(path, owner, -1, follow_symlinks=False)
+        return services
+
+    return assemble(release, final, fill, clock, sync)
+
+
+def assemble(
+    release: Release,
+    final: Path,
+    fill: Callable[[Path], dict[str, Any]],
+    clock: Callable[[], float] = time.time,
+    sync: Callable[[], None] = os.sync,
+) -> dict[str, Any]:
+    """Make a release out of sight and show it by one rename; ``fill`` writes it and tells of its services."""
+    build = final.parent / _temporary(release.id)
+    try:
+        build.mkdir()
+        services = fill(build)
         manifest = {
             "format": FORMAT,
             "id": release.id,
@@ -723,7 +739,7 @@ def remove(home: Path, ids: Iterable[str], keep: Iterable[str] = (), check: bool
     if check:
         return there
     try:
-        _sweep(releases)
+        sweep(releases)
         for release_id in there:
             condemned = releases / _temporary(f"removed.{release_id}")
             os.rename(releases / release_id, condemned)
@@ -745,7 +761,7 @@ def _names(releases: Path) -> list[str]:
         return []
 
 
-def _sweep(releases: Path) -> None:
+def sweep(releases: Path) -> None:
     """Remove what killed runs left: the fence is held, so nobody is building.
 
     What cannot be removed is invisible clutter and must not stop a deployment.

@@ -60,7 +60,7 @@ class Steps:
             }
             for host in self.targets
         }
-        budget = max(self.models[host].get("runtime_host_build_seconds") or 0 for host in self.targets)
+        budget = max(_model.build_seconds(self.models[host]) for host in self.targets)
         return self.step("stage", self.runtime, "stage", to["version"], args, budget)
 
     def start(self, phase: str, to: Place, hosts: Iterable[str], live_slot: str, **more: Any) -> Step:

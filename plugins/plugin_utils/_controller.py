@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
 def specs() -> dict[str, dict[str, Any]]:
     """Prefix of a role's variables to the options that its argument specification documents."""
     found: dict[str, dict[str, Any]] = {}
-    for role in ("app", "watch", "accounting", "runtime_host", "router_nginx", "router_haproxy"):
+    for role in ("app", "watch", "accounting", "runtime_host", "runtime_compose", "router_nginx", "router_haproxy"):
         text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
         for entry in yaml.load(text, Loader=LOADER)["argument_specs"].values():
             for key, option in entry["options"].items():
@@ -141,6 +141,9 @@ def load_models(
     for host in participants:
         values = host_values(task_vars["hostvars"], loader, host, request["verb"], overrides)
         model, bad = _model.load(values, known, request["verb"])
+        composed = not bad and model["app_runtime"] == "compose" and host in hosts["targets"]
+        if composed and request["verb"] == "deploy":
+            model["compose_files"] = compose_files(model["runtime_compose_files"], task, loader, bad)
         models[host] = model
         for problem in bad:
             found.setdefault(problem, []).append(host)
@@ -150,6 +153,21 @@ def load_models(
     if merged:
         raise RunbookError(". ".join(merged) + ". Nothing has been touched.", problems=list(merged))
     return models
+
+
+def compose_files(paths: Sequence[str], task: Any, loader: Any, problems: Problems) -> list[dict[str, str]]:
+    """Name and content of each compose file, found as the lookup in the stage step finds them."""
+    found = []
+    if not paths:
+        problems.say("runtime_compose_files", "is empty; name the compose files of the application, the base first")
+    for number, path in enumerate(paths):
+        try:
+            where = loader.path_dwim_relative_stack(task.get_search_path(), "files", path)
+            found.append({"name": Path(path).name, "content": Path(where).read_text(encoding="utf-8")})
+        except (AnsibleError, OSError, UnicodeDecodeError) as error:
+            why = "there is no such file" if isinstance(error, AnsibleError) else str(error)
+            problems.say(f"runtime_compose_files[{number}]", f"{path!r} can't be read on the controller: {why}")
+    return found
 
 
 def refusal(error: RunbookError) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 """The demo application: a small HTTP service with PostgreSQL and Redis behind it, and faults on demand.
 
-Usage: server.py --port PORT
+Usage: server.py --port PORT [--host 0.0.0.0]
 
 Beside this file: VERSION, and faults.json when the release is a bad one. From the environment: DATABASE_URL and
 REDIS_URL (both hold a password), SLOT, RELEASE, and FAULTS (JSON) which goes over faults.json.
@@ -240,6 +240,7 @@ def describe(error: BaseException) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="The demo application.")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="in a container: 0.0.0.0")
     parser.add_argument("--grace-seconds", type=float, default=4.0, help="for requests in flight at SIGTERM")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -265,7 +266,7 @@ def main() -> int:
         # An idle connection outlives nginx's own keep-alive (60 s), so it is nginx that closes first: no race.
         web.run_app(
             demo.application(),
-            host="127.0.0.1",
+            host=arguments.host,
             port=arguments.port,
             print=None,
             access_log=None,

@@ -177,7 +177,7 @@ BAD = {
         svc(0, "environment", ["A=1"]),
         [f"{S0}.environment: must be a mapping, not a list"],
     ),
-    "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, not 'docker'"]),
+    "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, compose, not 'docker'"]),
     "unknown strategy": (
         change("app_strategy", "bluegreen"),
         ["app_strategy: must be one of blue_green, canary, rolling, recreate, not 'bluegreen'"],
@@ -761,6 +761,90 @@ def test_a_rollback_does_not_ask_what_the_new_version_answers():
 )
 def test_groups(groups, sentences):
     assert list(_model.check_groups(groups)) == sentences
+
+
+# -- the runtime of images ---------------------------------------------------------------------------------------
+
+
+def composed(*changes):
+    values = good()
+    values["app_runtime"] = "compose"
+    values["runtime_compose_files"] = ["compose.yml"]
+    for service in values["app_services"]:
+        for key in ("artifact", "command", "files"):
+            service.pop(key, None)
+        service["image"] = "shop/" + service["name"]
+    for one in changes:
+        one(values)
+    return values
+
+
+IMAGE = "is missing; give The image, for example registry.example.com/shop/api"
+
+
+@pytest.mark.parametrize(
+    ("one", "sentences"),
+    [
+        (svc(1, "image", ...), [f"{S1}.image: {IMAGE}"]),
+        (svc(1, "command", "run"), [f"{S1}.command: is not for the runtime compose; remove it"]),
+        (svc(1, "artifact", {"git": "x", "ref": "y"}), [f"{S1}.artifact: is not for the runtime compose; remove it"]),
+        (svc(1, "files", {"a": "b"}), [f"{S1}.files: is not for the runtime compose; remove it"]),
+        (svc(1, "container_port", 70000), [f"{S1}.container_port: port 70000 is not between 1 and 65535"]),
+        (
+            change("runtime_compose_pull", "often"),
+            ["runtime_compose_pull: must be one of missing, always, never, not 'often'"],
+        ),
+        (
+            change("runtime_compose_file", "x"),
+            ["runtime_compose_file: unknown key; did you mean runtime_compose_files?"],
+        ),
+    ],
+)
+def test_bad_input_of_images(one, sentences):
+    assert problems(composed()) == []
+    assert problems(composed(one)) == sentences
+
+
+def test_an_image_is_not_for_processes():
+    assert problems(changed(svc(1, "image", "x"))) == [f"{S1}.image: is not for the runtime host; remove it"]
+    assert problems(changed(svc(1, "command", ...))) == [
+        f"{S1}.command: is missing; give Shell words that start the service in the foreground"
+    ]
+
+
+def composed_digest(*changes, files=("services: {}",)):
+    model, found = _model.load(composed(*changes), SPECS, "deploy")
+    assert list(found) == []
+    model["compose_files"] = [{"name": f"{number}.yml", "content": text} for number, text in enumerate(files)]
+    return _model.release_digest(model)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        svc(0, "image", "shop/backend:2"),
+        svc(0, "container_port", 8080),
+        svc(0, "environment", {"MODE": "slow"}),
+        svc(0, "secrets", {"DB_PASSWORD": SECRET + "x"}),
+        change("runtime_compose_variables", {"A": "1"}),
+    ],
+)
+def test_what_makes_another_release_of_images(one):
+    assert composed_digest(one) != composed_digest()
+
+
+def test_the_content_and_order_of_compose_files_make_the_release_and_not_where_they_lie():
+    assert composed_digest(change("runtime_compose_files", ["/elsewhere/compose.yml"])) == composed_digest()
+    assert len({composed_digest(files=files) for files in (["a"], ["b"], ["a", "b"], ["b", "a"], ["ab"])}) == 5
+
+
+def test_the_role_hands_over_what_the_digest_was_made_of():
+    """Booleans and numbers too, which Ansible gives to the role as they are written in the inventory."""
+    odd = {"A": True, "B": 5, "C": "x"}
+    model, _found = _model.load(composed(svc(0, "environment", odd)), SPECS, "deploy")
+    raw = composed(svc(0, "environment", odd), svc(0, "port", "3001"))["app_services"]
+    assert _model.compose_services(raw) == _model.compose_services(model["app_services"])
+    assert _model.compose_services(raw)[0]["environment"] == {"A": "true", "B": "5", "C": "x"}
 
 
 # -- what follows -----------------------------------------------------------------------------------------------
