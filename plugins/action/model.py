@@ -79,7 +79,8 @@ def _target_args(model: _model.Model) -> dict[str, Any]:
 
 def _router_args(model: _model.Model) -> dict[str, Any]:
     return {
-        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)]
+        "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)],
+        "services": _model.router_services(model),
     }
 
 

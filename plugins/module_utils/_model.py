@@ -25,6 +25,18 @@ SLOTS = ("blue", "green")
 RELEASE_KEYS = ("artifact", "command", "environment", "secrets", "files")
 RESERVED = ("PORT", "SLOT", "RELEASE", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT")
 
+# Runtimes in which every instance has a network address of its own: one port does for both slots.
+OWN_ADDRESSES = ("kubernetes",)
+# Settings of a runtime that are part of a release, because what runs is made of them.
+RELEASE_SETTINGS = {
+    "kubernetes": (
+        "runtime_kubernetes_replicas",
+        "runtime_kubernetes_resources",
+        "runtime_kubernetes_services",
+        "runtime_kubernetes_files_path",
+    )
+}
+
 SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
@@ -32,6 +44,7 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _URL = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?\Z")
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?\s*(===?\s*[^*,\s]+|@\s*\S+)\Z")
+_IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z", re.ASCII)
 _PLACEHOLDER = re.compile(r"(change[-_ ]?me|todo|fixme|xxx+|<[^>]*>|your[-_ ].*|placeholder|\.\.\.)\Z", re.IGNORECASE)
 
 
@@ -87,8 +100,9 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
             problems.say(key, f"{model[key]!r} must be lower-case letters, digits and hyphens, a letter first")
     if verb == "deploy":
         check_version(model["app_version"], problems)
+    _backends(model, problems)
     for key in ("app_home", "app_state_dir"):
-        if not model[key].startswith("/"):
+        if model[key] and not model[key].startswith("/"):
             problems.say(key, f"{model[key]!r} must be an absolute path")
     for key in ("app_url", "app_router_url"):
         _url(model[key], key, problems)
@@ -115,6 +129,33 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
         problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
     _steps(model["app_steps"], problems)
     _services(model, verb, problems)
+
+
+def _backends(model: Model, problems: Problems) -> None:
+    runtime, router = model["app_runtime"], model["app_router"]
+    if (runtime == "kubernetes") != (router == "kubernetes"):
+        problems.say("app_router", f"is {router}, but app_runtime is {runtime}; kubernetes goes with kubernetes only")
+    if runtime != "kubernetes":
+        if not model["app_home"]:
+            problems.say("app_home", "is missing; give Directory of the application on a target or router host")
+        return
+    for key, what in (
+        ("runtime_kubernetes_context", "context of the kubeconfig; the current one is never taken"),
+        ("runtime_kubernetes_namespace", "namespace; that of the context is never taken"),
+    ):
+        if not model.get(key):
+            problems.say(key, f"is missing; name the {what}")
+    known = [service["name"] for service in model["app_services"]]
+    for prefix in ("runtime", "router"):
+        key = f"{prefix}_kubernetes_services"
+        for name in model.get(key) or {}:
+            if name not in known:
+                problems.say(f"{key}.{name}", f"is no service{closest(name, known)}")
+    for i, step in enumerate(model["app_steps"] or ()):
+        if step["weight"] < 100:
+            problems.say(
+                f"app_steps[{i}].weight", "a Service sends all its traffic to one slot; leave out every step below 100"
+            )
 
 
 def check_version(version: Any, problems: Problems) -> None:
@@ -169,20 +210,21 @@ def _services(model: Model, verb: str, problems: Problems) -> None:
             problems.say(
                 f"{path}.name", f"{service['name']} is the name of app_services[{names.index(service['name'])}]"
             )
+        own = model["app_runtime"] in OWN_ADDRESSES
         service["ports"] = service["ports"] or {
             "blue": service["port"],
-            "green": service["port"] + model["app_slot_port_offset"],
+            "green": service["port"] + (0 if own else model["app_slot_port_offset"]),
         }
         for slot in SLOTS:
             port, key = service["ports"][slot], f"{path}.ports.{slot}"
             if not 1 <= port <= 65535:
                 problems.say(key, f"port {port} is not between 1 and 65535")
-            elif port in taken:
+            elif port in taken and not own:
                 problems.say(key, f"port {port} is already {taken[port]}")
             taken.setdefault(port, key)
         _service(service, path, names, problems)
         if verb == "deploy":
-            _release_keys(service, path, problems)
+            _release_keys(service, path, model["app_runtime"], problems)
     _cycles(services, problems)
     if services and not any(service["routed"] for service in services):
         problems.say("app_services", "none is routed, so there is no traffic to move; set routed on one of them")
@@ -234,10 +276,16 @@ def _pattern_problem(pattern: Optional[str]) -> str:
     return ""
 
 
-def _release_keys(service: Model, path: str, problems: Problems) -> None:
+def _release_keys(service: Model, path: str, runtime: str, problems: Problems) -> None:
     _artifact(service["artifact"], f"{path}.artifact", problems)
-    command = service["command"]
-    if not command.strip():
+    image = bool(service["artifact"]["image"])
+    if image != (runtime == "kubernetes"):
+        wrong = "has an image" if image else "has no image"
+        problems.say(f"{path}.artifact", f"{wrong}; an image is what app_runtime kubernetes runs, and only this")
+    command = service["command"] or ""
+    if service["command"] is None and not image:
+        problems.say(f"{path}.command", "is missing; give Shell words that start the service in the foreground")
+    elif service["command"] is not None and not command.strip():
         problems.say(f"{path}.command", "is empty")
     if "\n" in command:
         problems.say(f"{path}.command", "must be one line")
@@ -266,22 +314,31 @@ def _release_keys(service: Model, path: str, problems: Problems) -> None:
 
 
 def _artifact(artifact: Model, path: str, problems: Problems) -> None:
-    given = [key for key in ("archive", "wheel", "git") if artifact[key]]
+    given = [key for key in ("archive", "wheel", "git", "image") if artifact[key]]
     if artifact["python"] and not artifact["wheel"]:
         given.append("python")
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        problems.say(path, f"must have exactly one of archive, python, wheel, git; it has {found}")
+        problems.say(path, f"must have exactly one of archive, python, wheel, git, image; it has {found}")
         return
     form = given[0]
     if form in ("archive", "wheel") and not re.fullmatch(r"[0-9a-f]{64}", artifact["sha256"] or ""):
         problems.say(f"{path}.sha256", f"must be the SHA-256 of the {form}, 64 hexadecimal digits")
     if form == "git" and not artifact["ref"]:
         problems.say(f"{path}.ref", "is missing; name a tag or a commit")
+    if form == "image":
+        _image(artifact["image"], f"{path}.image", problems)
     for i, requirement in enumerate(artifact["python"] or []):
         if not _PINNED.match(requirement):
             problems.say(f"{path}.python[{i}]", f"{requirement!r} must name an exact version, like datasette==0.65.1")
     _least(artifact["strip_components"], 0, f"{path}.strip_components", problems)
+
+
+def _image(image: str, path: str, problems: Problems) -> None:
+    if not _IMAGE.match(image):
+        problems.say(path, f"{image!r} is no reference of an image, like registry.example.com/shop/api:1.3.0")
+    elif "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest"):
+        problems.say(path, f"{image!r} moves; name a tag other than latest, or a digest (@sha256:...)")
 
 
 def _cycles(services: Sequence[Model], problems: Problems) -> None:
@@ -340,7 +397,7 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
             for slot in SLOTS:
                 place = (models[host]["app_address"], service["ports"][slot])
                 key = f"app_services[{i}].ports.{slot} on {host}"
-                if place in taken:
+                if place in taken and models[host]["app_runtime"] not in OWN_ADDRESSES:
                     problems.say(key, f"port {place[1]} of {place[0]} is already {taken[place]}")
                 taken[place] = key
     if models[first]["app_router_members"] == "local":
@@ -365,7 +422,9 @@ def release_digest(model: Model) -> str:
         part["artifact"] = {
             k: v for k, v in artifact.items() if k not in ("archive", "wheel") or "sha256" not in artifact
         }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    settings = {key: model[key] for key in RELEASE_SETTINGS.get(model.get("app_runtime", ""), ()) if model.get(key)}
+    whole: Any = [made_of, settings] if settings else made_of
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def release_id(version: str, digests: Collection[str]) -> str:
@@ -376,7 +435,7 @@ def release_id(version: str, digests: Collection[str]) -> str:
 
 def artifacts(model: Model) -> dict[str, dict[str, Any]]:
     """What identifies the code of each service, for the record."""
-    keys = ("sha256", "python", "git", "ref")
+    keys = ("sha256", "python", "git", "ref", "image")
     return {s["name"]: {k: s["artifact"][k] for k in keys if s["artifact"][k]} for s in model["app_services"]}
 
 
@@ -434,6 +493,11 @@ def routed(model: Model) -> list[Model]:
     return [service for service in model["app_services"] if service["routed"]]
 
 
+def router_services(model: Model) -> list[Model]:
+    """What a router that knows services, and not addresses, needs of them."""
+    return [{"name": service["name"], "port": service["port"]} for service in routed(model)]
+
+
 def router_base(service: Model, model: Model) -> str:
     """Base URL under which the router host asks itself for a service."""
     return str(service["router_url"] or model["app_router_url"] or service["url"] or model["app_url"])
@@ -473,7 +537,7 @@ def release_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
                 if (interpreter := service["artifact"].get("python_executable"))
                 else {}
             ),
-            "command": service["command"],
+            "command": service.get("command"),
             "files": dict(service.get("files") or {}),
             **{
                 kind: {k: _text(v) for k, v in (service.get(kind) or {}).items()} for kind in ("environment", "secrets")

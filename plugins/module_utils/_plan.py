@@ -449,6 +449,7 @@ def _shift_step(
         members = [host] if model["app_router_members"] == "local" else targets
         args[host] = {
             "upstreams": _model.upstreams(models, members, weights),
+            "services": _model.router_services(model),
             "note": {"weights": dict(weights), "release": to["release"] if to else "", "version": _version(to)},
             "confirm": [
                 _model.version_probe(
