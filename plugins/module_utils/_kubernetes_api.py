@@ -22,7 +22,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -440,7 +439,3 @@ def _status_object(answer: Reached) -> Optional[Object]:
         return None
     ours = isinstance(document, dict) and document.get("kind") == "Status" and document.get("apiVersion") == "v1"
     return document if ours else None
-
-
-def kubeconfig_path(given: str) -> str:
-    return str(Path(given).expanduser()) if given else ""

@@ -53,7 +53,7 @@ def label(text: str) -> str:
     clean = re.sub(r"[^A-Za-z0-9_.-]", "_", text)
     if clean == text and len(text) <= 63 and re.match(r"[A-Za-z0-9]", text) and re.search(r"[A-Za-z0-9]\Z", text):
         return text
-    return f"{clean[:54].strip('_.-')}-{digest(text, 8)}"
+    return f"{clean[:54].strip('_.-')}-{digest(text, 8)}".lstrip("-")
 
 
 def labels(application: str, service: str = "", slot: str = "", release: str = "") -> dict[str, str]:

@@ -258,7 +258,7 @@ class Releases:
             except UnreachableError:
                 raise
             except RunbookError as error:
-                raise RunbookError(f"runtime_kubernetes_deployments.{one['name']}: {error}") from None
+                raise RunbookError(f"runtime_kubernetes_services.{one['name']}.deployment: {error}") from None
 
     def _cluster_settings(self) -> dict[str, Any]:
         if "sleep_action" not in self.settings:

@@ -28,7 +28,6 @@ class Cause:
     fix: str = ""
     never: bool = False
     pod: str = ""
-    restarted: bool = False
 
     def to_dict(self, service: str) -> dict[str, str]:
         return {"name": service, "kind": self.kind, "problem": self.problem, "fix": self.fix}
@@ -125,8 +124,7 @@ def _container(container: Object, pod: str) -> Optional[Cause]:
     if reason == "CrashLoopBackOff" or int(container.get("restartCount") or 0) or (ended and ended.get("exitCode")):
         how = _ended(ended or {})
         loop = "; it is in CrashLoopBackOff" if reason == "CrashLoopBackOff" else ""
-        again = bool(int(container.get("restartCount") or 0))
-        return Cause("process", f"its process ended ({how}){loop}", "Read its last log lines.", True, pod, again)
+        return Cause("process", f"its process ended ({how}){loop}", "Read its last log lines.", True, pod)
     return None
 
 

@@ -74,7 +74,7 @@ options:
     type: str
     required: true
   fence:
-    description: Fencing number of the run; a number lower than the highest seen is refused. Needed unless O(state) is V(read).
+    description: Fencing number of the run; a lower one than the highest seen is refused. Not needed for V(read).
     type: int
   slot:
     description: The slot. Needed for O(state=started), O(state=proven) and O(state=stopped).

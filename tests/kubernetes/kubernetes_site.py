@@ -6,9 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, Optional
 

@@ -90,7 +90,7 @@ def artifact(**form):
     return svc(0, "artifact", form)
 
 
-ONE = "must have exactly one of archive, python, wheel, git; it has"
+ONE = "must have exactly one of archive, python, wheel, git, image; it has"
 NAME = "must be lower-case letters, digits and hyphens, a letter first"
 URL = "must be a URL like http://127.0.0.1:8080, without query"
 INSIDE = "must be a relative path that stays inside the service's directory"
@@ -177,7 +177,10 @@ BAD = {
         svc(0, "environment", ["A=1"]),
         [f"{S0}.environment: must be a mapping, not a list"],
     ),
-    "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, not 'docker'"]),
+    "unknown runtime": (
+        change("app_runtime", "docker"),
+        ["app_runtime: must be one of host, kubernetes, not 'docker'"],
+    ),
     "unknown strategy": (
         change("app_strategy", "bluegreen"),
         ["app_strategy: must be one of blue_green, not 'bluegreen'"],
