@@ -30,7 +30,7 @@ LOG_LINES = 20
 POLL_SECONDS = 0.3
 PROVE_SECONDS = 10.0
 PATIENCE_SECONDS = 10.0  # a quota is exceeded for a moment while old pods go
-GRACE_SECONDS = 20.0  # what a cluster needs beside the grace of the pods
+GRACE_SECONDS = 30.0  # what a cluster needs beside the grace of the pods
 CAS_TRIES = 5
 HIDDEN = "********"
 
@@ -309,7 +309,7 @@ class Releases:
         return {"changed": False, "answers": answers}
 
     def stop(self, slot: str, live_slot: str = "", check_mode: bool = False) -> dict[str, Any]:
-        """End whatever the slot runs, and wait until every pod is gone. Its last log lines are kept."""
+        """End whatever the slot runs, and wait until no process of it is left. Its last log lines are kept."""
         self._refuse_live(slot, live_slot, "stopped")
         chosen = objects.labels(self.application, slot=slot)
         deployments = self.api.find("Deployment", chosen)
@@ -327,22 +327,40 @@ class Releases:
             own = [pod for pod in pods if _label(pod, objects.SERVICE) == name]
             log[name] = self._masked(self._log(own, name, LOG_LINES), _annotation(one, objects.RELEASE_ID), name)
             grace = max(grace, GRACE_SECONDS + _grace(one))
-        for kind, found in (("Deployment", deployments), ("PodDisruptionBudget", budgets)):
-            for one in found:
-                self.api.delete(kind, one)
+        for one in deployments:
+            self._scale_down(one["metadata"]["name"])  # at once; the collector of garbage takes its time
         deadline = self.clock() + grace
         while True:
-            left = self.api.find("Pod", chosen)
+            left = [pod for pod in self.api.find("Pod", chosen) if not rollout.ended(pod)]
             if not left:
-                return {"changed": changed, "log": {name: lines for name, lines in log.items() if lines}}
+                break
             if self.clock() >= deadline:
                 named = ", ".join(sorted(pod["metadata"]["name"] for pod in left)[:3])
                 raise RunbookError(
-                    f"{slot} was stopped, but after {grace:g} s {len(left)} of its pods are still there ({named}): "
+                    f"{slot} was stopped, but after {grace:g} s {len(left)} of its pods still run ({named}): "
                     "look at their node, or whether somebody else starts them "
                     f"(kubectl -n {self.api.namespace} describe pod)"
                 )
             self.sleep(POLL_SECONDS)
+        for kind, found in (("Deployment", deployments), ("PodDisruptionBudget", budgets)):
+            for one in found:
+                self.api.delete(kind, one)
+        return {"changed": changed, "log": {name: lines for name, lines in log.items() if lines}}
+
+    def _scale_down(self, name: str) -> None:
+        for _try in range(CAS_TRIES):
+            there = self.api.get("Deployment", name)
+            if there is None:
+                return
+            objects.refuse_older(self.fence, objects.fence_of(there))
+            there["spec"]["replicas"] = 0
+            there["metadata"].setdefault("annotations", {})[objects.FENCE] = str(self.fence)
+            try:
+                self.api.replace(there)
+                return
+            except ConflictError:  # its controller writes its status
+                self.sleep(POLL_SECONDS)
+        raise RunbookError(f"Deployment {name} is changed by others all the time, so it can't be stopped")
 
     def prune(self, remove: Sequence[str], keep: Sequence[str], check_mode: bool = False) -> dict[str, Any]:
         """Remove releases, and the objects that no other release and no slot needs."""
@@ -435,7 +453,8 @@ class Releases:
             if rollout.stands(deployment, pods):
                 return
             found = rollout.causes(deployment, pods)
-            refused = any(cause.kind == "refused" for cause in found)
+            # A pod counts against a quota until it is gone altogether: while old ones go, it is no reason.
+            refused = any(cause.kind == "refused" for cause in found) and not self._going(slot)
             refused_since = (refused_since or self.clock()) if refused else None
             lasting = refused_since is not None and self.clock() - refused_since >= PATIENCE_SECONDS
             if any(cause.never for cause in found) or lasting:
@@ -444,6 +463,10 @@ class Releases:
                 late = rollout.Cause("deadline", f"it is not ready after {service['start_seconds']:g} s")
                 self._fail(service, slot, release, found or [late], pods)
             self.sleep(POLL_SECONDS)
+
+    def _going(self, slot: str) -> bool:
+        pods = self.api.find("Pod", objects.labels(self.application, slot=slot))
+        return any(pod["metadata"].get("deletionTimestamp") for pod in pods)
 
     def _proven(
         self,
@@ -542,7 +565,7 @@ class Releases:
         """The last lines of the pod that is worst off: what it said before it ended, where it did."""
         if not pods:
             return []
-        worst = sorted(pods, key=lambda pod: (rollout.ready(pod), -rollout.restarts(pod)))[0]
+        worst = sorted(rollout.alive(pods) or pods, key=lambda pod: (rollout.ready(pod), -rollout.restarts(pod)))[0]
         container = _main(worst["spec"], service)
         statuses = {one["name"]: one for one in (worst.get("status") or {}).get("containerStatuses") or ()}
         waiting = ((statuses.get(container) or {}).get("state") or {}).get("waiting")

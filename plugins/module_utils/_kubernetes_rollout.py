@@ -59,6 +59,13 @@ def alive(pods: Sequence[Object]) -> list[Object]:
     return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
 
+def ended(pod: Object) -> bool:
+    """On its way out with no process left; the object itself stays until its node has tidied up."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    running = any((one.get("state") or {}).get("running") is not None for one in statuses)
+    return bool(pod["metadata"].get("deletionTimestamp")) and not running
+
+
 def restarts(pod: Object) -> int:
     return sum(
         int(status.get("restartCount") or 0) for status in (pod.get("status") or {}).get("containerStatuses") or ()

@@ -326,6 +326,12 @@ def test_a_pod_on_its_way_out_says_nothing():
     assert rollout.causes(deployment(), [pod(ready=False, leaving=True, waiting="CrashLoopBackOff")]) == []
 
 
+def test_a_pod_has_ended_when_no_process_is_left():
+    assert rollout.ended(pod(leaving=True, waiting="ContainerCreating"))
+    assert not rollout.ended(pod(leaving=True))
+    assert not rollout.ended(pod(waiting="ContainerCreating"))
+
+
 def test_the_words_of_a_quota_are_kept():
     message = 'pods "x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3'
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
