@@ -532,7 +532,7 @@ class Releases:
     ) -> NoReturn:
         name = service["name"]
         detailed = []
-        for cause in found:
+        for cause in [one for one in found if one.never] or found:  # what is final explains the rest
             if cause.kind == "not_ready" and cause.pod:
                 events = self.api.find("Event", {}, fields=f"involvedObject.name={cause.pod}")
                 said = rollout.unready_reason(events)

@@ -16,6 +16,7 @@ from typing import Any, Optional
 Object = Mapping[str, Any]
 
 IMAGE = {"ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "RegistryUnavailable"}
+TELLING = {"Unhealthy", "Failed", "FailedMount", "FailedAttachVolume", "FailedPostStartHook", "FailedCreatePodSandBox"}
 CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
 
 
@@ -111,8 +112,9 @@ def _pod(pod: Object) -> list[Cause]:
         cause = _container(container, name)
         if cause:
             found.append(cause)
-    if not found and not ready(pod) and status.get("phase") == "Running":
-        found.append(Cause("not_ready", "its pod runs but is not ready", "", False, name))
+    if not found and not ready(pod):
+        what = "runs but is not ready" if status.get("phase") == "Running" else "is not started yet"
+        found.append(Cause("not_ready", f"its pod {what}", "", False, name))
     return found
 
 
@@ -145,7 +147,7 @@ def _ended(terminated: Mapping[str, Any]) -> str:
 def unready_reason(events: Sequence[Object]) -> str:
     """What the kubelet says about a pod that does not get ready: its newest complaint."""
     newest = sorted(
-        (one for one in events if one.get("type") == "Warning" and one.get("message")),
+        (one for one in events if one.get("reason") in TELLING and one.get("message")),
         key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""),
     )
     return " ".join(str(newest[-1]["message"]).split())[:300] if newest else ""

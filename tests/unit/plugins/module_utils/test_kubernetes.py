@@ -326,6 +326,15 @@ def test_a_pod_on_its_way_out_says_nothing():
     assert rollout.causes(deployment(), [pod(ready=False, leaving=True, waiting="CrashLoopBackOff")]) == []
 
 
+def test_only_events_that_tell_why_are_told():
+    events = [
+        {"reason": "Unhealthy", "message": "Readiness probe failed:\n 503", "lastTimestamp": "2026-01-01T00:00:01Z"},
+        {"reason": "MissingClusterDNS", "message": "no DNS", "lastTimestamp": "2026-01-01T00:00:02Z"},
+    ]
+    assert rollout.unready_reason(events) == "Readiness probe failed: 503"
+    assert rollout.unready_reason([]) == ""
+
+
 def test_a_pod_has_ended_when_no_process_is_left():
     assert rollout.ended(pod(leaving=True, waiting="ContainerCreating"))
     assert not rollout.ended(pod(leaving=True))
