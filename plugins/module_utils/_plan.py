@@ -35,13 +35,14 @@ def other(slot: str) -> str:
 # -- what is really there ---------------------------------------------------------------------------------------
 
 
-def reachable(info: Mapping[str, Info]) -> None:
-    """Every participant must have answered: nobody moves when one can't."""
-    silent = [f"{host}: {answer.get('problem')}" for host, answer in info.items() if answer.get("problem")]
+def reachable(*looks: Mapping[str, Info]) -> None:
+    """Every participant must have answered, in every role that it has: nobody moves when one can't."""
+    answers = [(host, answer) for look in looks for host, answer in look.items()]
+    silent = {host: f"{host}: {answer.get('problem')}" for host, answer in reversed(answers) if answer.get("problem")}
     if silent:
         raise RunbookError(
-            f"{len(silent)} of {len(info)} hosts can't take part, so none does; nothing has been touched. "
-            + "; ".join(silent)
+            f"{len(silent)} of {len(dict(answers))} hosts can't take part, so none does; nothing has been touched. "
+            + "; ".join(reversed(silent.values()))
         )
 
 
@@ -158,7 +159,7 @@ def make(
     journal: Mapping[str, Any],
 ) -> Plan:
     """The whole plan of one run. ``models`` are those of ``request['to']`` for a rollback."""
-    reachable({**targets, **routers})
+    reachable(targets, routers)
     first = models[next(iter(targets))]
     history = journal["history"]
     recorded = _records.live(history)
