@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from chaos import kill_all
+from chaos import await_event, intends, kill_all, run_numbers
 from kubernetes_site import HOST, Site
 from load import Load
 
@@ -239,15 +239,9 @@ def test_cluster_that_is_not_there_is_named(site: Site) -> None:
 @pytest.mark.parametrize("phase", ["stage", "start", "shift", "verify"])
 def test_killed_run_is_settled_by_the_next_one(site: Site, phase: str) -> None:
     assert site.live() == "1.1.0"
-    before = {path.name for path in (site.state / "runs").glob("*.jsonl")}
+    last = max(run_numbers(site), default=0)
     process = site.start("deploy", app_version="1.0.0", accounting_requests_per_second=0)
-    deadline = time.monotonic() + 120
-    while True:
-        new = [path for path in (site.state / "runs").glob("*.jsonl") if path.name not in before]
-        if new and f'"phase": "{phase}"' in new[0].read_text(encoding="utf-8").replace('":"', '": "'):
-            break
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+    await_event(site, last, intends(phase))
     time.sleep(1)  # somewhere in the middle of what it does then
     kill_all(process)
     process.communicate()
