@@ -915,3 +915,81 @@ def test_models_share_nothing_that_one_could_change_for_another():
     second = _model.load(good(), SPECS, "deploy")[0]
     assert second["app_pinned_releases"] == []
     assert second["app_services"][1]["environment"] == {}
+
+
+# -- Kubernetes -------------------------------------------------------------------------------------------------
+
+CLUSTER = (
+    change("app_runtime", "kubernetes"),
+    change("app_router", "kubernetes"),
+    change("app_home", ...),
+    change("runtime_kubernetes_context", "production"),
+    change("runtime_kubernetes_namespace", "shop"),
+    svc(0, "artifact", {"image": "registry.test:5000/shop/api:1.3.0"}),
+    svc(0, "command", ...),
+    svc(1, "artifact", {"image": f"registry.test/shop/web@sha256:{SHA}"}),
+    svc(1, "port", 3001),  # every pod has an address of its own
+)
+
+
+def test_a_model_for_kubernetes_has_nothing_wrong_and_one_port_for_both_slots():
+    model, bad = _model.load(changed(*CLUSTER), SPECS, "deploy")
+    assert list(bad) == []
+    assert [service["ports"] for service in model["app_services"]] == [{"blue": 3001, "green": 3001}] * 2
+    assert _model.router_services(model) == [{"name": "frontend", "port": 3001}]
+    assert _model.artifacts(model)["backend"] == {"image": "registry.test:5000/shop/api:1.3.0"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences"),
+    [
+        (
+            [change("runtime_kubernetes_context", ...), change("runtime_kubernetes_namespace", "")],
+            [
+                "runtime_kubernetes_context: is missing; name the context of the kubeconfig; the current one is never "
+                "taken",
+                "runtime_kubernetes_namespace: is missing; name the namespace; that of the context is never taken",
+            ],
+        ),
+        (
+            [change("app_steps", [{"weight": 10}, {"weight": 100}])],
+            [
+                "app_steps[0].weight: a Service sends all its traffic to one slot; leave out every step below 100",
+            ],
+        ),
+        (
+            [change("runtime_kubernetes_services", {"backnd": {"replicas": 3}})],
+            ["runtime_kubernetes_services.backnd: is no service; did you mean backend?"],
+        ),
+        (
+            [artifact(archive="/a.tar", sha256=SHA), svc(0, "command", "x")],
+            [f"{S0}.artifact: has no image; an image is what app_runtime kubernetes runs, and only this"],
+        ),
+    ],
+)
+def test_bad_input_for_kubernetes(changes, sentences):
+    assert problems(changed(*CLUSTER, *changes)) == sentences
+
+
+@pytest.mark.parametrize("image", ["shop/api", "shop/api:latest", "registry.test:5000/shop/api"])
+def test_an_image_that_moves_is_refused(image):
+    found = problems(changed(*CLUSTER, svc(0, "artifact", {"image": image})))
+    assert found == [f"{S0}.artifact.image: {image!r} moves; name a tag other than latest, or a digest (@sha256:...)"]
+
+
+def test_one_backend_of_kubernetes_needs_the_other():
+    found = problems(changed(*CLUSTER, change("app_router", "nginx")))
+    assert found == ["app_router: is nginx, but app_runtime is kubernetes; kubernetes goes with kubernetes only"]
+
+
+def test_an_image_is_for_kubernetes_only():
+    found = problems(changed(svc(0, "artifact", {"image": "shop/api:1"})))
+    assert found == [f"{S0}.artifact: has an image; an image is what app_runtime kubernetes runs, and only this"]
+
+
+def test_settings_that_make_a_release_change_its_digest():
+    digests = {
+        _model.release_digest(_model.load(changed(*CLUSTER, *more), SPECS, "deploy")[0])
+        for more in ([], [change("runtime_kubernetes_replicas", 3)], [change("runtime_kubernetes_kubeconfig", "/x")])
+    }
+    assert len(digests) == 2
