@@ -20,7 +20,7 @@ def first(site: Site) -> None:
     site.release("1.1.0")
 
 
-@pytest.mark.requirement("BG-07", "BG-08", "DEP-06")
+@pytest.mark.requirement("BG-07")
 def test_first_release_then_an_upgrade(site: Site) -> None:
     deployed = site.deploy("1.0.0", watch_seconds=2, watch_interval_seconds=0.5)
     assert deployed.code == 0, deployed.output
@@ -65,7 +65,7 @@ def test_check_mode_changes_nothing(site: Site) -> None:
     assert site.snapshot() == before
 
 
-@pytest.mark.requirement("DEP-11")
+@pytest.mark.requirement("DEP-06", "DEP-11")
 @pytest.mark.parametrize(
     ("version", "faults", "said"),
     [
@@ -116,7 +116,7 @@ def test_quota_that_is_exceeded_is_named_in_the_words_of_the_cluster(site: Site)
     assert site.answers() == {"1.1.0"}
 
 
-@pytest.mark.requirement("DEP-08", "BG-09", "RB-07")
+@pytest.mark.requirement("DEP-08", "BG-09")
 def test_no_request_fails_in_an_upgrade_and_a_rollback(site: Site) -> None:
     with Load(site.url + "/", rate=100, count=10_000) as load:
         upgraded = site.deploy("1.0.0", accounting_requests_per_second=0)
