@@ -17,7 +17,7 @@ MYPY := MYPYPATH=build/collections $(BIN)/mypy
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose \
-        test-nodes test-chaos bench requirements clean
+        test-nodes test-kubernetes test-chaos bench requirements clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-nodes: setup  ## hosts with systemd over ssh; skipped where there is no Doc
 
 test-chaos: setup  ## killed, cut off and broken at every step
 	$(PYTEST) tests/chaos
+
+test-kubernetes: setup  ## the Kubernetes backends on the cluster of KUBECONFIG or tests/lab/kubernetes.sh
+	$(PYTEST) -rs tests/kubernetes
 
 bench: setup  ## how long a deployment takes
 	$(BIN)/python tests/bench/bench.py

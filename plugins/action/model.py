@@ -92,6 +92,7 @@ def _router_args(models: Mapping[str, _model.Model], host: str, targets: list[st
     members = [host] if model["app_router_members"] == "local" else targets
     return {
         "upstreams": _model.upstreams(models, members, {}),
+        "services": _model.router_services(model),
         "ask": [_model.version_probe(service, _model.router_base(service, model)) for service in _model.routed(model)],
     }
 

@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         targets = controller.looked_at(variables["hostvars"], seen["targets"], "__runbook_target")
         routers = controller.looked_at(variables["hostvars"], seen["routers"], "__runbook_router")
         try:
-            _reality.reachable({**targets, **routers})
+            _reality.reachable(targets, routers)
             request: dict[str, Any] = {"verb": verb, "version": str(variables.get("app_version") or "")}
             if verb != "deploy":
                 request["to"] = _plan.destination(verb, journal, targets, str(self._task.args.get("to") or "previous"))

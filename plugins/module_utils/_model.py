@@ -23,10 +23,13 @@ Model = dict[str, Any]
 SLOTS = ("blue", "green")
 # What makes a release; a rollback uses the one that was made and asks for none of these.
 RELEASE_KEYS = ("artifact", "command", "image", "environment", "secrets", "files")
-# Which of them a service must have, on a runtime of processes and on one of images.
-CODE = {
-    "host": {"artifact": "The code", "command": "Shell words that start the service in the foreground"},
-    "image": {"image": "The image, for example registry.example.com/shop/api"},
+CODE: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {  # runtime to what it needs, and what is not for it
+    "host": (
+        {"artifact": "The code", "command": "Shell words that start the service in the foreground"},
+        ("image", "container_port"),
+    ),
+    "compose": ({"image": "The image, for example registry.example.com/shop/api"}, ("artifact", "command", "files")),
+    "kubernetes": ({"image": "The image, for example registry.example.com/shop/api"}, ("artifact", "container_port")),
 }
 RESERVED = ("PORT", "SLOT", "RELEASE", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT")
 
@@ -36,6 +39,17 @@ CANARY = (
     {"weight": 50, "watch_seconds": None, "hold": False},
     {"weight": 100, "watch_seconds": None, "hold": False},
 )
+# Runtimes in which every instance has a network address of its own: one port does for both slots.
+OWN_ADDRESSES = ("kubernetes",)
+# Settings of a runtime that are part of a release, because what runs is made of them.
+RELEASE_SETTINGS = {
+    "kubernetes": (
+        "runtime_kubernetes_replicas",
+        "runtime_kubernetes_resources",
+        "runtime_kubernetes_services",
+        "runtime_kubernetes_files_path",
+    )
+}
 
 SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 
@@ -44,6 +58,7 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _URL = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?\Z")
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?\s*(===?\s*[^*,\s]+|@\s*\S+)\Z")
+_IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z", re.ASCII)
 _PLACEHOLDER = re.compile(r"(change[-_ ]?me|todo|fixme|xxx+|<[^>]*>|your[-_ ].*|placeholder|\.\.\.)\Z", re.IGNORECASE)
 
 
@@ -99,8 +114,9 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
             problems.say(key, f"{model[key]!r} must be lower-case letters, digits and hyphens, a letter first")
     if verb == "deploy":
         check_version(model["app_version"], problems)
+    _backends(model, problems)
     for key in ("app_home", "app_state_dir"):
-        if not model[key].startswith("/"):
+        if model[key] and not model[key].startswith("/"):
             problems.say(key, f"{model[key]!r} must be an absolute path")
     for key in ("app_url", "app_router_url"):
         _url(model[key], key, problems)
@@ -127,6 +143,35 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
         problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
     _strategy(model, problems)
     _services(model, verb, problems)
+
+
+def _backends(model: Model, problems: Problems) -> None:
+    runtime, router = model["app_runtime"], model["app_router"]
+    if (runtime == "kubernetes") != (router == "kubernetes"):
+        problems.say("app_router", f"is {router}, but app_runtime is {runtime}; kubernetes goes with kubernetes only")
+    if runtime != "kubernetes":
+        if not model["app_home"]:
+            problems.say("app_home", "is missing; give Directory of the application on a target or router host")
+        return
+    for key, what in (
+        ("runtime_kubernetes_context", "context of the kubeconfig; the current one is never taken"),
+        ("runtime_kubernetes_namespace", "namespace; that of the context is never taken"),
+    ):
+        if not model.get(key):
+            problems.say(key, f"is missing; name the {what}")
+    known = [service["name"] for service in model["app_services"]]
+    for prefix in ("runtime", "router"):
+        key = f"{prefix}_kubernetes_services"
+        for name in model.get(key) or {}:
+            if name not in known:
+                problems.say(f"{key}.{name}", f"is no service{closest(name, known)}")
+    if model["app_strategy"] != "blue_green":
+        problems.say("app_strategy", f"{model['app_strategy']} is not for a Service, which sends all to one slot")
+    for i, step in enumerate(model["app_steps"] or ()):
+        if step["weight"] < 100:
+            problems.say(
+                f"app_steps[{i}].weight", "a Service sends all its traffic to one slot; leave out every step below 100"
+            )
 
 
 def check_version(version: Any, problems: Problems) -> None:
@@ -202,15 +247,16 @@ def _services(model: Model, verb: str, problems: Problems) -> None:
             problems.say(
                 f"{path}.name", f"{service['name']} is the name of app_services[{names.index(service['name'])}]"
             )
+        own = model["app_runtime"] in OWN_ADDRESSES
         service["ports"] = service["ports"] or {
             "blue": service["port"],
-            "green": service["port"] + model["app_slot_port_offset"],
+            "green": service["port"] + (0 if own else model["app_slot_port_offset"]),
         }
         for slot in SLOTS:
             port, key = service["ports"][slot], f"{path}.ports.{slot}"
             if not 1 <= port <= 65535:
                 problems.say(key, f"port {port} is not between 1 and 65535")
-            elif port in taken:
+            elif port in taken and not own:
                 problems.say(key, f"port {port} is already {taken[port]}")
             taken.setdefault(port, key)
         _service(service, path, names, problems)
@@ -270,9 +316,7 @@ def _pattern_problem(pattern: Optional[str]) -> str:
 
 def _code(service: Model, runtime: str, path: str, problems: Problems) -> None:
     """What runs: an artifact and a command, or an image."""
-    processes = runtime == "host"
-    wanted = CODE["host" if processes else "image"]
-    unwanted = ["image", "container_port"] if processes else ["artifact", "command", "files"]
+    wanted, unwanted = CODE[runtime]
     for key, what in wanted.items():
         if service[key] is None:
             problems.say(f"{path}.{key}", f"is missing; give {what}")
@@ -280,13 +324,15 @@ def _code(service: Model, runtime: str, path: str, problems: Problems) -> None:
         if service[key]:
             problems.say(f"{path}.{key}", f"is not for the runtime {runtime}; remove it")
     artifact, command = service["artifact"], service["command"]
-    if artifact is not None and "artifact" in wanted:
+    if artifact is not None and "artifact" not in unwanted:
         _artifact(artifact, f"{path}.artifact", problems)
-    if command is not None and "command" in wanted:
+    if command is not None and "command" not in unwanted:
         if not command.strip():
             problems.say(f"{path}.command", "is empty")
         if "\n" in command:
             problems.say(f"{path}.command", "must be one line")
+    if service["image"] is not None and runtime == "kubernetes":
+        _image(service["image"], f"{path}.image", problems)
     port = service["container_port"]
     if port is not None and not 1 <= port <= 65535:
         problems.say(f"{path}.container_port", f"port {port} is not between 1 and 65535")
@@ -335,6 +381,13 @@ def _artifact(artifact: Model, path: str, problems: Problems) -> None:
         if not _PINNED.match(requirement):
             problems.say(f"{path}.python[{i}]", f"{requirement!r} must name an exact version, like datasette==0.65.1")
     _least(artifact["strip_components"], 0, f"{path}.strip_components", problems)
+
+
+def _image(image: str, path: str, problems: Problems) -> None:
+    if not _IMAGE.match(image):
+        problems.say(path, f"{image!r} is no reference of an image, like registry.example.com/shop/api:1.3.0")
+    elif "@" not in image and image.rpartition("/")[2].partition(":")[2] == "latest":
+        problems.say(path, f"{image!r} moves; name another tag, or a digest (@sha256:...)")
 
 
 def _cycles(services: Sequence[Model], problems: Problems) -> None:
@@ -411,7 +464,7 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
             for slot in SLOTS:
                 place = (models[host]["app_address"], service["ports"][slot])
                 key = f"app_services[{i}].ports.{slot} on {host}"
-                if place in taken:
+                if place in taken and models[host]["app_runtime"] not in OWN_ADDRESSES:
                     problems.say(key, f"port {place[1]} of {place[0]} is already {taken[place]}")
                 taken[place] = key
     if models[first]["app_router_members"] == "local":
@@ -438,6 +491,10 @@ def release_digest(model: Model) -> str:
     if model["app_runtime"] == "compose":
         made = compose_services(model["app_services"])
         return compose_digest(made, model["compose_files"], texts(model["runtime_compose_variables"]))
+    if model["app_runtime"] == "kubernetes":
+        settings = {key: model[key] for key in RELEASE_SETTINGS["kubernetes"] if model.get(key)}
+        whole = [image_services(model["app_services"], model["app_version"]), settings]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
     made_of = release_services(model["app_services"])
     for part in made_of:  # where the archive lies does not matter, its content does
         artifact = part["artifact"]
@@ -463,7 +520,7 @@ def release_id(version: str, digests: Collection[str]) -> str:
 
 def artifacts(model: Model) -> dict[str, dict[str, Any]]:
     """What identifies the code of each service, for the record."""
-    if model["app_runtime"] == "compose":
+    if model["app_runtime"] != "host":
         return {s["name"]: {"image": s["image"]} for s in model["app_services"]}
     keys = ("sha256", "python", "git", "ref")
     return {s["name"]: {k: s["artifact"][k] for k in keys if s["artifact"][k]} for s in model["app_services"]}
@@ -521,6 +578,11 @@ def version_probe(service: Model, base: str, *expected: Optional[str], successes
 
 def routed(model: Model) -> list[Model]:
     return [service for service in model["app_services"] if service["routed"]]
+
+
+def router_services(model: Model) -> list[Model]:
+    """What a router that knows services, and not addresses, needs of them."""
+    return [{"name": service["name"], "port": service["port"]} for service in routed(model)]
 
 
 def router_base(service: Model, model: Model) -> str:
@@ -587,6 +649,25 @@ def compose_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
         }
         for service in services
     ]
+
+
+def image_services(services: Sequence[Mapping[str, Any]], version: str) -> list[Model]:
+    """What the module that makes a release of Kubernetes takes of each service."""
+    return [
+        {
+            "name": service["name"],
+            "image": tagged(service["image"], version),
+            "command": service.get("command"),
+            "files": dict(service.get("files") or {}),
+            **{kind: texts(service.get(kind)) for kind in ("environment", "secrets")},
+        }
+        for service in services
+    ]
+
+
+def tagged(image: str, version: str) -> str:
+    """The image with the version as its tag, unless it has a tag or a digest."""
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:{version}"
 
 
 def build_seconds(model: Model) -> float:

@@ -81,7 +81,7 @@ def make(
     journal: Mapping[str, Any],
 ) -> Plan:
     """The whole plan of one run. ``models`` are those of ``request['to']`` for every verb but deploy."""
-    reachable({**targets, **routers})
+    reachable(targets, routers)
     return _Maker(request, models, targets, routers, journal).plan()
 
 

@@ -37,13 +37,14 @@ def shown(weights: Weights) -> str:
     return ", ".join(f"{slot} {weight} %" for slot, weight in sorted(weights.items())) or "no traffic"
 
 
-def reachable(info: Mapping[str, Info]) -> None:
-    """Every participant must have answered: nobody moves when one can't."""
-    silent = [f"{host}: {answer.get('problem')}" for host, answer in info.items() if answer.get("problem")]
+def reachable(*looks: Mapping[str, Info]) -> None:
+    """Every participant must have answered, in every role that it has: nobody moves when one can't."""
+    answers = [(host, answer) for look in looks for host, answer in look.items()]
+    silent = {host: f"{host}: {answer.get('problem')}" for host, answer in reversed(answers) if answer.get("problem")}
     if silent:
         raise RunbookError(
-            f"{len(silent)} of {len(info)} hosts can't take part, so none does; nothing has been touched. "
-            + "; ".join(silent)
+            f"{len(silent)} of {len(dict(answers))} hosts can't take part, so none does; nothing has been touched. "
+            + "; ".join(reversed(silent.values()))
         )
 
 

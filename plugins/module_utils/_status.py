@@ -23,7 +23,8 @@ def overview(
     live = _records.live(history)
     there = {host: info for host, info in targets.items() if not info.get("problem")}
     asked = {host: info for host, info in routers.items() if not info.get("problem")}
-    problems = [f"{host}: {info['problem']}" for host, info in {**targets, **routers}.items() if info.get("problem")]
+    looks = [*targets.items(), *routers.items()]  # one host may be both
+    problems = list(dict.fromkeys(f"{host}: {info['problem']}" for host, info in looks if info.get("problem")))
     problems += _reality.drift(_records.at_rest(history), asked)
     problems += [f"{host} does not run {live['version']}" for host in _reality.missing(live, there)] if live else []
     problems += [

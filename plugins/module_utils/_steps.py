@@ -130,6 +130,7 @@ class Steps:
             answering = places and (shares is None or any(shares[host] for host in members))
             args[router] = {
                 "upstreams": _model.upstreams(self.models, members, weights, apart),
+                "services": _model.router_services(model),
                 "note": {
                     "weights": dict(weights),
                     "release": places[0]["release"] if places else "",

@@ -47,7 +47,8 @@ def plain(value: Any) -> Any:
 def specs() -> dict[str, dict[str, Any]]:
     """Prefix of a role's variables to the options that its argument specification documents."""
     found: dict[str, dict[str, Any]] = {}
-    for role in ("app", "watch", "accounting", "runtime_host", "runtime_compose", "router_nginx", "router_haproxy"):
+    roles = ("app", "watch", "accounting", "runtime_host", "runtime_compose", "runtime_kubernetes")
+    for role in (*roles, "router_nginx", "router_haproxy", "router_kubernetes"):
         text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
         for entry in yaml.load(text, Loader=LOADER)["argument_specs"].values():
             for key, option in entry["options"].items():

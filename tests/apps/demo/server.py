@@ -4,10 +4,11 @@
 
 """The demo application: a small HTTP service with PostgreSQL and Redis behind it, and faults on demand.
 
-Usage: server.py --port PORT [--host 0.0.0.0]
+Usage: server.py --port PORT [--host 0.0.0.0] [--without-stores]
 
 Beside this file: VERSION, and faults.json when the release is a bad one. From the environment: DATABASE_URL and
-REDIS_URL (both hold a password), SLOT, RELEASE, and FAULTS (JSON) which goes over faults.json.
+REDIS_URL (both hold a password), SLOT, RELEASE, and FAULTS (JSON) which goes over faults.json. With
+``--without-stores`` it needs neither and has no checks of them.
 """
 
 from __future__ import annotations
@@ -76,8 +77,10 @@ def resident_bytes() -> int:
 
 
 class Demo:
-    def __init__(self, version: str, faults: Faults, environ: Mapping[str, str]) -> None:
+    def __init__(self, version: str, faults: Faults, environ: Mapping[str, str], stores: bool = True) -> None:
         self.faults = faults
+        self.stores = stores
+        self.visits = 0
         self.info = {
             "version": faults.wrong_version or version,
             "release": environ.get("RELEASE", ""),
@@ -91,7 +94,9 @@ class Demo:
         self.hoard: list[bytes] = []
         # Both connect when they are first needed: a missing dependency is for /health to report, not a crash.
         self.redis = redis.asyncio.from_url(
-            environ["REDIS_URL"], socket_timeout=CHECK_SECONDS, socket_connect_timeout=CHECK_SECONDS
+            environ["REDIS_URL"] if stores else "redis://",
+            socket_timeout=CHECK_SECONDS,
+            socket_connect_timeout=CHECK_SECONDS,
         )
         self.database: asyncpg.Pool | None = None
 
@@ -107,16 +112,22 @@ class Demo:
         return app
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
-        self.database = await asyncpg.create_pool(
-            self.environ["DATABASE_URL"], min_size=0, max_size=5, timeout=CHECK_SECONDS, command_timeout=CHECK_SECONDS
-        )
+        if self.stores:
+            self.database = await asyncpg.create_pool(
+                self.environ["DATABASE_URL"],
+                min_size=0,
+                max_size=5,
+                timeout=CHECK_SECONDS,
+                command_timeout=CHECK_SECONDS,
+            )
         tasks = [asyncio.create_task(self.leak()), asyncio.create_task(self.crash())]
         LOG.info("started version=%(version)s release=%(release)s slot=%(slot)s", self.info)
         yield
         for task in tasks:
             task.cancel()
-        await self.redis.aclose()
-        self.database.terminate()
+        if self.database:
+            await self.redis.aclose()
+            self.database.terminate()
         LOG.info("stopped after %d requests", sum(self.metrics.requests.values()))
 
     # Endpoints
@@ -126,7 +137,8 @@ class Demo:
             self.first_visit = time.monotonic()
         if time.monotonic() - self.first_visit >= self.faults.after_seconds:
             await self.misbehave()
-        visits = await self.redis.incr("demo:visits")
+        self.visits += 1
+        visits = await self.redis.incr("demo:visits") if self.stores else self.visits
         info = self.info
         return web.json_response({"app": "demo", "version": info["version"], "slot": info["slot"], "visits": visits})
 
@@ -157,12 +169,13 @@ class Demo:
     # Dependencies
 
     async def check(self) -> tuple[bool, dict[str, dict[str, Any]]]:
-        assert self.database is not None
-        names = ("database", "redis")
-        results = await asyncio.gather(
-            self.check_one(lambda: self.database.fetchval("SELECT 1")), self.check_one(self.redis.ping)
-        )
-        checks = dict(zip(names, results))
+        checks = {}
+        if self.database:
+            names = ("database", "redis")
+            results = await asyncio.gather(
+                self.check_one(lambda: self.database.fetchval("SELECT 1")), self.check_one(self.redis.ping)
+            )
+            checks = dict(zip(names, results))
         if self.faults.never_ready:
             checks["warmup"] = {"status": "failed", "problem": "the cache is still being warmed up"}
         return all(item["status"] == "ok" for item in checks.values()), checks
@@ -188,7 +201,8 @@ class Demo:
             await asyncio.sleep(faults.slow_ms / 1000)
         share = faults.errors_percent / 100
         if int(self.bad_visits * share) > int((self.bad_visits - 1) * share):
-            assert self.database is not None
+            if not self.database:
+                raise RuntimeError('relation "reports" does not exist')
             # What a release does whose migration was forgotten: the real error of the real database.
             await self.database.fetchval("SELECT count(*) FROM reports")
 
@@ -241,6 +255,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The demo application.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="in a container: 0.0.0.0")
+    parser.add_argument("--without-stores", action="store_true")
     parser.add_argument("--grace-seconds", type=float, default=4.0, help="for requests in flight at SIGTERM")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -250,8 +265,8 @@ def main() -> int:
         bad = here / "faults.json"
         raw = json.loads(bad.read_text(encoding="utf-8")) if bad.exists() else {}
         faults = parse({**raw, **json.loads(os.environ.get("FAULTS") or "{}")})
-        demo = Demo(version, faults, os.environ)
-        if "DATABASE_URL" not in os.environ:
+        demo = Demo(version, faults, os.environ, not arguments.without_stores)
+        if demo.stores and "DATABASE_URL" not in os.environ:
             raise KeyError("DATABASE_URL")
     except KeyError as error:
         LOG.error("cannot start: %s is not set", error.args[0])

@@ -90,7 +90,7 @@ def artifact(**form):
     return svc(0, "artifact", form)
 
 
-ONE = "must have exactly one of archive, python, wheel, git; it has"
+ONE = "must have exactly one of archive, python, wheel, git, image; it has"
 NAME = "must be lower-case letters, digits and hyphens, a letter first"
 URL = "must be a URL like http://127.0.0.1:8080, without query"
 INSIDE = "must be a relative path that stays inside the service's directory"
@@ -177,7 +177,10 @@ BAD = {
         svc(0, "environment", ["A=1"]),
         [f"{S0}.environment: must be a mapping, not a list"],
     ),
-    "unknown runtime": (change("app_runtime", "docker"), ["app_runtime: must be one of host, compose, not 'docker'"]),
+    "unknown runtime": (
+        change("app_runtime", "docker"),
+        ["app_runtime: must be one of host, compose, kubernetes, not 'docker'"],
+    ),
     "unknown strategy": (
         change("app_strategy", "bluegreen"),
         ["app_strategy: must be one of blue_green, canary, rolling, recreate, not 'bluegreen'"],
@@ -1030,3 +1033,100 @@ def test_models_share_nothing_that_one_could_change_for_another():
     second = _model.load(good(), SPECS, "deploy")[0]
     assert second["app_pinned_releases"] == []
     assert second["app_services"][1]["environment"] == {}
+
+
+# -- Kubernetes -------------------------------------------------------------------------------------------------
+
+CLUSTER = (
+    change("app_runtime", "kubernetes"),
+    change("app_router", "kubernetes"),
+    change("app_home", ...),
+    change("runtime_kubernetes_context", "production"),
+    change("runtime_kubernetes_namespace", "shop"),
+    svc(0, "artifact", ...),
+    svc(0, "image", "registry.test:5000/shop/api:1.3.0"),
+    svc(0, "command", ...),
+    svc(1, "artifact", ...),
+    svc(1, "image", f"registry.test/shop/web@sha256:{SHA}"),
+    svc(1, "port", 3001),  # every pod has an address of its own
+)
+
+
+def test_a_model_for_kubernetes_has_nothing_wrong_and_one_port_for_both_slots():
+    model, bad = _model.load(changed(*CLUSTER), SPECS, "deploy")
+    assert list(bad) == []
+    assert [service["ports"] for service in model["app_services"]] == [{"blue": 3001, "green": 3001}] * 2
+    assert _model.router_services(model) == [{"name": "frontend", "port": 3001}]
+    assert _model.artifacts(model)["backend"] == {"image": "registry.test:5000/shop/api:1.3.0"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences"),
+    [
+        (
+            [change("runtime_kubernetes_context", ...), change("runtime_kubernetes_namespace", "")],
+            [
+                "runtime_kubernetes_context: is missing; name the context of the kubeconfig; the current one is never "
+                "taken",
+                "runtime_kubernetes_namespace: is missing; name the namespace; that of the context is never taken",
+            ],
+        ),
+        (
+            [change("app_steps", [{"weight": 10}, {"weight": 100}])],
+            [
+                "app_steps[0].weight: a Service sends all its traffic to one slot; leave out every step below 100",
+            ],
+        ),
+        (
+            [change("runtime_kubernetes_services", {"backnd": {"replicas": 3}})],
+            ["runtime_kubernetes_services.backnd: is no service; did you mean backend?"],
+        ),
+        (
+            [svc(0, "image", ...), artifact(archive="/a.tar", sha256=SHA), svc(0, "command", "x")],
+            [
+                f"{S0}.image: is missing; give The image, for example registry.example.com/shop/api",
+                f"{S0}.artifact: is not for the runtime kubernetes; remove it",
+            ],
+        ),
+        (
+            [change("app_strategy", "rolling")],
+            ["app_strategy: rolling is not for a Service, which sends all to one slot"],
+        ),
+    ],
+)
+def test_bad_input_for_kubernetes(changes, sentences):
+    assert problems(changed(*CLUSTER, *changes)) == sentences
+
+
+def test_an_image_that_moves_is_refused():
+    found = problems(changed(*CLUSTER, svc(0, "image", "shop/api:latest")))
+    assert found == [f"{S0}.image: 'shop/api:latest' moves; name another tag, or a digest (@sha256:...)"]
+
+
+@pytest.mark.parametrize(
+    ("image", "reference"),
+    [
+        ("shop/api", "shop/api:1.3.0"),
+        ("registry.test:5000/shop/api", "registry.test:5000/shop/api:1.3.0"),
+        ("shop/api:7", "shop/api:7"),
+        (f"shop/api@sha256:{SHA}", f"shop/api@sha256:{SHA}"),
+    ],
+)
+def test_an_image_without_a_tag_gets_the_version(image, reference):
+    assert _model.tagged(image, "1.3.0") == reference
+    model, bad = _model.load(changed(*CLUSTER, svc(0, "image", image)), SPECS, "deploy")
+    assert list(bad) == []
+    assert _model.image_services(model["app_services"], "1.3.0")[0]["image"] == reference
+
+
+def test_one_backend_of_kubernetes_needs_the_other():
+    found = problems(changed(*CLUSTER, change("app_router", "nginx")))
+    assert found == ["app_router: is nginx, but app_runtime is kubernetes; kubernetes goes with kubernetes only"]
+
+
+def test_settings_that_make_a_release_change_its_digest():
+    digests = {
+        _model.release_digest(_model.load(changed(*CLUSTER, *more), SPECS, "deploy")[0])
+        for more in ([], [change("runtime_kubernetes_replicas", 3)], [change("runtime_kubernetes_kubeconfig", "/x")])
+    }
+    assert len(digests) == 2

@@ -238,6 +238,12 @@ def test_who_can_not_be_reached_is_named_and_nothing_is_planned(world):
     )
 
 
+def test_a_host_that_is_target_and_router_must_answer_as_both():
+    for looks in (({"a": {"problem": "no"}}, {"a": {}}), ({"a": {}}, {"a": {"problem": "no"}})):
+        assert refused(_plan.reachable, *looks).startswith("1 of 1 hosts can't take part")
+    _plan.reachable({"a": {}}, {"a": {}})
+
+
 @pytest.mark.parametrize(
     ("real", "seen", "sentence"),
     [

@@ -1,0 +1,288 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_service
+short_description: Move the traffic of Kubernetes Services between slots
+version_added: 0.1.0
+author:
+  - The signalbox.runbook authors (@signalbox)
+description:
+  - Sends all traffic of every Service of an application to one slot of M(signalbox.runbook.kubernetes_release), by its
+    selector. All Services switch, or all are put back.
+  - Before anything moves, every Service must have a ready pod of the release where it goes to. Afterwards its
+    endpoints must be just the ready pods there, and the probes asked through the Services must pass, once more when
+    the nodes have had time to follow.
+  - A Service that is missing is made. One that is there is changed only when it is labelled as managed by this
+    collection, and of it only the selector.
+requirements:
+  - kubectl on the host that runs the module; no Python package
+  - the right to get, list, create, update and delete Services and ConfigMaps of the namespace,
+    and to get and list Pods and EndpointSlices
+attributes:
+  check_mode:
+    support: full
+    description: Looks at the cluster, but changes nothing and does not ask the probes.
+  diff_mode:
+    support: full
+    description: Shows the selectors before and after.
+options:
+  state:
+    description:
+      - V(read) tells where the selectors send to and asks O(ask) once. A probe that fails is a result, not a failure.
+      - V(shifted), the traffic goes to the slot of O(weights).
+    type: str
+    choices: [read, shifted]
+    default: read
+  context:
+    description: Context of the kubeconfig. The current context is never taken.
+    type: str
+    required: true
+  namespace:
+    description: The namespace, which must exist. That of the context is never taken.
+    type: str
+    required: true
+  expected_server:
+    description: URL of the API server that the context must lead to, empty for any.
+    type: str
+    default: ""
+  kubeconfig:
+    description: The kubeconfig. By default that of E(KUBECONFIG) or C(~/.kube/config).
+    type: path
+  kubectl:
+    description: Words that run kubectl on this host.
+    type: list
+    elements: str
+    default: [kubectl]
+  request_seconds:
+    description: Longest time for one answer of the API server, in seconds.
+    type: float
+    default: 10
+  application:
+    description: Name of the application. The names of all its objects begin with it.
+    type: str
+    required: true
+  environment:
+    description: Name of the environment. A namespace holds an application for one environment only.
+    type: str
+    required: true
+  fence:
+    description: Fencing number of the run; a lower one than the highest seen is refused. Not needed for V(read).
+    type: int
+  services:
+    description: The services that take traffic.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the service.
+        type: str
+        required: true
+      port:
+        description: Port that its containers listen on.
+        type: int
+        required: true
+  overrides:
+    description:
+      - Per service the C(name) of its Service, by default C(<application>-<service>), and for one that is made C(type),
+        C(port), C(node_port), C(annotations) and C(spec).
+    type: dict
+    default: {}
+  weights:
+    description: Slot to percent. One slot has 100, or none has anything, for no traffic.
+    type: dict
+    default: {}
+  release:
+    description: Id of the release that the slot holds; only its pods get traffic.
+    type: str
+    default: ""
+  version:
+    description: Its version, for an annotation.
+    type: str
+    default: ""
+  ask:
+    description: Probes to ask, one try each, for O(state=read). As the endpoints of M(signalbox.runbook.probe_info).
+    type: list
+    elements: dict
+    default: []
+  confirm:
+    description: Probes asked through the Services; all must pass after the switch.
+    type: list
+    elements: dict
+    default: []
+  confirm_seconds:
+    description: Seconds from the switch within which the endpoints must be the new ones and the probes must pass.
+    type: float
+    default: 30
+  settle_seconds:
+    description: Seconds that the nodes get to follow a switch before it counts and before any other one.
+    type: float
+    default: 2
+"""
+
+EXAMPLES = r"""
+- name: Send all traffic to green
+  signalbox.runbook.kubernetes_service:
+    state: shifted
+    context: production
+    namespace: shop
+    application: shop
+    environment: production
+    fence: 12
+    services:
+      - {name: api, port: 8080}
+    weights: {green: 100}
+    release: 1.5.0-0a1b2c3d
+    version: 1.5.0
+    confirm:
+      - name: shop through its Service
+        url: https://shop.example.com/version
+        version: 1.5.0
+        version_path: version
+        successes: 5
+"""
+
+RETURN = r"""
+weights:
+  description: Slot to 100 for those that a selector sends to; after a failure, what was put back.
+  type: dict
+  returned: always
+  sample: {green: 100}
+exists:
+  description: Whether every Service is there.
+  type: bool
+  returned: for O(state=read)
+ours:
+  description: Whether those that are there are managed by this collection.
+  type: bool
+  returned: for O(state=read)
+intact:
+  description: Whether all send to the same slot and release.
+  type: bool
+  returned: for O(state=read)
+note:
+  description: The C(release) that they send to.
+  type: dict
+  returned: for O(state=read)
+answers:
+  description: Results of O(ask).
+  type: list
+  elements: dict
+  returned: for O(state=read)
+confirmed:
+  description: Results of O(confirm), last try each; empty in check mode.
+  type: list
+  elements: dict
+  returned: for O(state=shifted)
+restored:
+  description: Whether the old selectors were put back.
+  type: bool
+  returned: for O(state=shifted)
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import connected
+from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_service import Services
+from ansible_collections.signalbox.runbook.plugins.module_utils._probe import ask, endpoint
+from ansible_collections.signalbox.runbook.plugins.module_utils._schema import closest
+
+SERVICE_OPTIONS = {"name": {"type": "str", "required": True}, "port": {"type": "int", "required": True}}
+KEYS = ("name", "type", "port", "node_port", "annotations", "spec")
+
+
+def named(params: dict[str, Any]) -> list[dict[str, Any]]:
+    for name, own in params["overrides"].items():
+        if not isinstance(own, dict):
+            raise RunbookError(f"overrides.{name}: must be a mapping of {', '.join(KEYS)}")
+        for key in own:
+            if key not in KEYS:
+                raise RunbookError(f"overrides.{name}.{key}: is unknown{closest(key, KEYS)}")
+    return [
+        {**one, "service": (params["overrides"].get(one["name"]) or {}).get("name") or ""} for one in params["services"]
+    ]
+
+
+def numbered(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Ports as numbers; templates and surveys give text."""
+    return {
+        name: {key: int(value) if key in ("port", "node_port") and value else value for key, value in own.items()}
+        for name, own in overrides.items()
+    }
+
+
+def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    services = named(params)
+    probes = [endpoint(raw) for raw in params["confirm"]]
+
+    def confirm(deadline_seconds: float) -> list[dict[str, Any]]:
+        return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.02)]
+
+    with connected(
+        params["context"],
+        params["namespace"],
+        params["kubeconfig"] or "",
+        params["expected_server"],
+        params["kubectl"],
+        params["request_seconds"],
+    ) as api:
+        router = Services(
+            api,
+            params["application"],
+            params["environment"],
+            services,
+            params["fence"] or 0,
+            numbered(params["overrides"]),
+            params["settle_seconds"],
+        )
+        if params["state"] == "read":
+            answers = [one.to_dict() for one in ask([endpoint(raw) for raw in params["ask"]])]
+            return {"changed": False, **router.read(), "answers": answers}
+        weights = {slot: int(weight) for slot, weight in params["weights"].items()}
+        result = router.shift(
+            weights, params["release"], params["version"], confirm, params["confirm_seconds"], check_mode
+        )
+    return {**result, "diff": {"before": result.pop("before"), "after": result.pop("after")}}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "default": "read", "choices": ["read", "shifted"]},
+            "context": {"type": "str", "required": True},
+            "namespace": {"type": "str", "required": True},
+            "expected_server": {"type": "str", "default": ""},
+            "kubeconfig": {"type": "path"},
+            "kubectl": {"type": "list", "elements": "str", "default": ["kubectl"]},
+            "request_seconds": {"type": "float", "default": 10},
+            "application": {"type": "str", "required": True},
+            "environment": {"type": "str", "required": True},
+            "fence": {"type": "int"},
+            "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE_OPTIONS},
+            "overrides": {"type": "dict", "default": {}},
+            "weights": {"type": "dict", "default": {}},
+            "release": {"type": "str", "default": ""},
+            "version": {"type": "str", "default": ""},
+            "ask": {"type": "list", "elements": "dict", "default": []},
+            "confirm": {"type": "list", "elements": "dict", "default": []},
+            "confirm_seconds": {"type": "float", "default": 30},
+            "settle_seconds": {"type": "float", "default": 2},
+        },
+        required_if=[("state", "shifted", ("fence",))],
+        supports_check_mode=True,
+    )
+    try:
+        result = arrange(module.params, module.check_mode)
+    except RunbookError as error:
+        module.fail_json(msg=str(error), **{"weights": {}, "restored": False, "confirmed": [], **error.details})
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
