@@ -17,7 +17,7 @@ MYPY := MYPYPATH=build/collections $(BIN)/mypy
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose \
-        test-nodes test-kubernetes test-chaos bench requirements clean
+        test-nodes test-kubernetes test-chaos lab-up lab-down bench requirements clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,8 @@ demo: $(VENV)/.demo $(COLLECTION)  ## deploy, break and roll back an application
 
 setup: $(VENV)/.dev $(COLLECTION)  ## make .venv with all that the tests need
 
-test: lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose test-nodes test-chaos  ## all of the following
+test: lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-chaos test-compose test-nodes \
+      test-kubernetes  ## all of the following
 
 lint: setup  ## style, types, playbooks, changelog
 	$(BIN)/ruff check .
@@ -55,17 +56,25 @@ test-core218: setup .venv-2.18/.core  ## the smoke tests of the former with ansi
 test-molecule: setup  ## the molecule scenarios
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --all
 
+test-chaos: setup  ## killed, cut off and broken at every step
+	$(PYTEST) tests/chaos
+
 test-compose: setup  ## on the Docker Engine of this machine; skipped where there is none
 	$(PYTEST) -rs tests/compose
 
 test-nodes: setup  ## hosts with systemd over ssh; skipped where there is no Docker Engine
 	$(PYTEST) -rs tests/nodes
 
-test-chaos: setup  ## killed, cut off and broken at every step
-	$(PYTEST) tests/chaos
-
-test-kubernetes: setup  ## the Kubernetes backends on the cluster of KUBECONFIG or tests/lab/kubernetes.sh
+test-kubernetes: setup  ## on the cluster of KUBECONFIG or of tests/lab/kubernetes.sh; skipped where there is none
+	if test -n "$$RUNBOOK_LAB"; then tests/lab/kubernetes.sh; fi
 	$(PYTEST) -rs tests/kubernetes
+
+lab-up:  ## as root on Debian 12: Docker Engine, Compose and Kubernetes for the last three
+	tests/lab/docker.sh
+	tests/lab/kubernetes.sh
+
+lab-down:  ## stop the Kubernetes of lab-up
+	tests/lab/kubernetes.sh stop
 
 bench: setup  ## how long a deployment takes
 	$(BIN)/python tests/bench/bench.py

@@ -90,7 +90,7 @@ def artifact(**form):
     return svc(0, "artifact", form)
 
 
-ONE = "must have exactly one of archive, python, wheel, git, image; it has"
+ONE = "must have exactly one of archive, python, wheel, git; it has"
 NAME = "must be lower-case letters, digits and hyphens, a letter first"
 URL = "must be a URL like http://127.0.0.1:8080, without query"
 INSIDE = "must be a relative path that stays inside the service's directory"
