@@ -15,7 +15,7 @@ from typing import Any, Optional
 from ansible.plugins.action import ActionBase
 from ansible_collections.signalbox.runbook.plugins.module_utils import _accounting, _engine, _plan, _report
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
-from ansible_collections.signalbox.runbook.plugins.module_utils._reality import shown
+from ansible_collections.signalbox.runbook.plugins.module_utils._reality import TIDY, shown
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
 
@@ -149,10 +149,21 @@ def _sentence(report: Mapping[str, Any]) -> str:
         "cleaned": f"{name} {to} is live, and nothing else is left",
         "recovered": f"{name} {to} is live everywhere",
         "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
-        "failed": f"{name} {to} never took traffic; {live} was not touched",
+        "failed": _failed(report),
         "revert_failed": f"{report['stopped']}; see status.yml. -e app_drift=restore puts the routers back first",
         "stopped": f"{report['stopped']}; nothing more was changed",
     }[report["outcome"]]
+
+
+def _failed(report: Mapping[str, Any]) -> str:
+    name, live = f"{report['application']} {report['to']['version']}", report["from"]
+    if report["verb"] in TIDY:
+        return f"{report['verb']} of {name} did not come to its end; status.yml shows what is where"
+    if not live:
+        return f"{name} never took traffic; nothing was live before"
+    # In place the old release made room, and was put back.
+    replaced = any(phase["name"] == "replace" for phase in report["phases"])
+    return f"{name} never took traffic; {live['version']} {'answers everywhere' if replaced else 'was not touched'}"
 
 
 def _closing(report: Mapping[str, Any]) -> list[str]:

@@ -153,8 +153,10 @@ def prune(
 
 def brief(records: Sequence[Record], recent: int) -> list[dict[str, Any]]:
     """The records with only the last ``recent`` whole: thousands of them still fit into one answer."""
-    keys = ("run", "verb", "from", "to", "outcome", "weights", "remaining", "ended")
+    always, sometimes = ("run", "verb", "from", "to", "outcome"), ("weights", "remaining", "ended")
     whole = max(len(records) - recent, 0)
-    return [{k: record[k] for k in keys if k in record} for record in records[:whole]] + [
-        dict(record) for record in records[whole:]
+    old = [
+        {key: record.get(key) for key in (*always, *(key for key in sometimes if key in record))}
+        for record in records[:whole]
     ]
+    return old + [dict(record) for record in records[whole:]]

@@ -55,6 +55,7 @@ for path in (os.path.join(bundle, "config.json") for bundle in bundles):
 os.execvp("runc", ["runc", *words])
 PY
     chmod +x "$wrapper"
+    pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid # of an engine that was killed: its number may be another's now
     setsid dockerd --add-runtime "any-oom-score=$wrapper" --default-runtime any-oom-score \
         </dev/null >/var/log/dockerd.log 2>&1 &
     for _ in $(seq 120); do docker info >/dev/null 2>&1 && break || sleep 0.5; done

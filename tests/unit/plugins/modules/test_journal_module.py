@@ -162,7 +162,8 @@ def test_info_of_a_run_and_of_its_record(run):
     result = run(journal, state="read", wait_seconds=5)
     assert (result["lease"], result["unfinished"]) == (None, [])
     assert result["history"][0]["reason"] == "x"
-    assert set(run(journal, state="read", recent=0)["history"][0]) == {"run", "verb", "from", "to", "outcome"}
+    brief = {"run", "verb", "from", "to", "outcome", "ended"}
+    assert set(run(journal, state="read", recent=0)["history"][0]) == brief
 
 
 def test_info_waits_for_a_lease_that_ends(run):
