@@ -17,18 +17,17 @@ MYPY := MYPYPATH=build/collections $(BIN)/mypy
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose \
-        test-nodes test-kubernetes test-chaos lab-up lab-down bench requirements clean
+        test-nodes test-kubernetes test-chaos test-backends lab-up lab-down bench requirements clean
 
 help:  ## print the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo $(COLLECTION)  ## deploy, break and roll back an application on this machine
 	$(BIN)/python tests/e2e/demo.py
 
 setup: $(VENV)/.dev $(COLLECTION)  ## make .venv with all that the tests need
 
-test: lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-chaos test-compose test-nodes \
-      test-kubernetes  ## all of the following
+test: lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-chaos test-backends  ## all of these
 
 lint: setup  ## style, types, playbooks, changelog
 	$(BIN)/ruff check .
@@ -59,6 +58,14 @@ test-molecule: setup  ## the molecule scenarios
 test-chaos: setup  ## killed, cut off and broken at every step
 	$(PYTEST) tests/chaos
 
+BACKEND = $(BIN)/python -m pytest -p no:cacheprovider -rs -m smoke
+
+test-backends: setup  ## the short way through the next three, each skipped where its lab is not there
+	$(BACKEND) --junitxml=$(RESULTS)/$@-compose.xml tests/compose
+	$(BACKEND) --junitxml=$(RESULTS)/$@-nodes.xml tests/nodes
+	if test -n "$$RUNBOOK_LAB"; then tests/lab/kubernetes.sh || echo "no Kubernetes here"; fi
+	$(BACKEND) --junitxml=$(RESULTS)/$@-kubernetes.xml tests/kubernetes
+
 test-compose: setup  ## on the Docker Engine of this machine; skipped where there is none
 	$(PYTEST) -rs tests/compose
 
@@ -66,7 +73,6 @@ test-nodes: setup  ## hosts with systemd over ssh; skipped where there is no Doc
 	$(PYTEST) -rs tests/nodes
 
 test-kubernetes: setup  ## on the cluster of KUBECONFIG or of tests/lab/kubernetes.sh; skipped where there is none
-	if test -n "$$RUNBOOK_LAB"; then tests/lab/kubernetes.sh; fi
 	$(PYTEST) -rs tests/kubernetes
 
 lab-up:  ## as root on Debian 12: Docker Engine, Compose and Kubernetes for the last three

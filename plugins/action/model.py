@@ -59,19 +59,25 @@ class ActionModule(ActionBase):
         }
 
 
-def _looks(models: Mapping[str, _model.Model], hosts: Mapping[str, list[str]]) -> dict[str, list[dict[str, Any]]]:
-    """What is looked at on each host, by which role, and the fact that keeps it; a host may be target and router."""
-    looks: dict[str, list[dict[str, Any]]] = {}
-    for host in hosts["targets"]:
-        role = f"signalbox.runbook.runtime_{models[host]['app_runtime']}"
-        looks.setdefault(host, []).append(
-            {"role": role, "args": _target_args(models[host]), "fact": "__runbook_target"}
-        )
-    for host in hosts["routers"]:
-        role = f"signalbox.runbook.router_{models[host]['app_router']}"
-        args = _router_args(models, host, hosts["targets"])
-        looks.setdefault(host, []).append({"role": role, "args": args, "fact": "__runbook_router"})
-    return looks
+def _looks(models: Mapping[str, _model.Model], hosts: Mapping[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """By which role each target and each router is looked at, and what the role is given."""
+    targets, routers = hosts["targets"], hosts["routers"]
+    return {
+        "targets": {
+            host: {
+                "role": f"signalbox.runbook.runtime_{models[host]['app_runtime']}",
+                "args": _target_args(models[host]),
+            }
+            for host in targets
+        },
+        "routers": {
+            host: {
+                "role": f"signalbox.runbook.router_{models[host]['app_router']}",
+                "args": _router_args(models, host, targets),
+            }
+            for host in routers
+        },
+    }
 
 
 def _target_args(model: _model.Model) -> dict[str, Any]:

@@ -330,7 +330,7 @@ class Router:
                 return
             if self._clock() >= deadline:
                 raise RunbookError("nginx still serves with its old workers after the reload; its error log says why")
-            self._sleep(0.05)
+            self._sleep(0.01)
 
     def _remember(self, plan: Plan) -> Optional[str]:
         """The content last proven, kept on disk until the new one is: a killed run loses nothing."""

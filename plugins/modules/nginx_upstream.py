@@ -277,7 +277,7 @@ def arrange(params: dict[str, Any], probes: list[Endpoint], check_mode: bool) ->
 
     def confirm(deadline_seconds: float) -> list[dict[str, Any]]:
         # Close together: each answer names its version, and a rollback waits for the row.
-        return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.02)]
+        return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.005)]
 
     if check_mode:
         plan = router.plan(upstreams, note)

@@ -18,6 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, cleaned: None) -> Iterator[Co
     yield from make_site(tmp_path_factory.mktemp("compose"), "life", 2)
 
 
+@pytest.mark.smoke
 @pytest.mark.requirement("BG-01", "BG-04")
 def test_first_release_then_an_upgrade(site: ComposeSite) -> None:
     site.release("1.0.0")
@@ -35,6 +36,7 @@ def test_first_release_then_an_upgrade(site: ComposeSite) -> None:
     assert site.history()[-1]["artifacts"] == {"backend": {"image": site.image}}
 
 
+@pytest.mark.smoke
 @pytest.mark.requirement("DEP-19")
 def test_same_release_again_changes_nothing(site: ComposeSite) -> None:
     before, running = tree(site.lab.root / "targets", site.state), site.containers()

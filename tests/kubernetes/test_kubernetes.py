@@ -20,6 +20,7 @@ def first(site: Site) -> None:
     site.release("1.1.0")
 
 
+@pytest.mark.smoke
 @pytest.mark.requirement("BG-07")
 def test_first_release_then_an_upgrade(site: Site) -> None:
     deployed = site.deploy("1.0.0", watch_seconds=2, watch_interval_seconds=0.5)
@@ -48,6 +49,7 @@ def test_configuration_is_part_of_a_release_and_secrets_stay_secret(site: Site) 
         assert path.is_dir() or b"not-to-be-seen" not in path.read_bytes(), path
 
 
+@pytest.mark.smoke
 @pytest.mark.requirement("DEP-19")
 def test_same_release_again_changes_nothing(site: Site) -> None:
     before = site.snapshot()

@@ -55,7 +55,7 @@ router_haproxy_home: "{{ local_root }}/router/runbook"
 router_haproxy_socket_path: "{{ local_lab.haproxy_socket }}"
 router_haproxy_state_path: "{{ local_root }}/router/server-state"
 router_haproxy_config_path: "{{ local_root }}/router/haproxy.cfg"
-router_haproxy_drain_seconds: 5
+router_haproxy_drain_seconds: "{{ test_drain_seconds | default(5) }}"
 """
 
 

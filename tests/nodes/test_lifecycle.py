@@ -16,6 +16,7 @@ def ids(site: NodeSite) -> dict[str, str]:
     return {record["to"]["version"]: record["to"]["release"] for record in site.history()}
 
 
+@pytest.mark.smoke
 @pytest.mark.requirement("REL-06", "REL-03")
 def test_first_release_then_an_upgrade(site: NodeSite) -> None:
     site.release("1.0.0")
@@ -54,6 +55,7 @@ def test_the_secret_is_read_by_the_user_of_the_service_only(site: NodeSite) -> N
     assert "x" not in site.lab.sh(target, f"ls {release}/app").split()
 
 
+@pytest.mark.smoke
 @pytest.mark.requirement("DEP-19")
 def test_same_release_again_changes_nothing(site: NodeSite) -> None:
     before = site.disk()
