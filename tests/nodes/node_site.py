@@ -27,6 +27,7 @@ class NodeSite(Site):
         self.reports = directory / "reports"
         self.state = directory / "state"
         self.artifacts = directory / "artifacts"
+        self.settings = {}
         self._write_variables()
 
     def _write_variables(self) -> None:
