@@ -132,8 +132,9 @@ def test_rolling_deploy_killed_at_every_step(live: Site) -> None:
     first = live.deploy(version, **VARIABLES, **rolling)
     assert first.code == 0, first.output
     points = undisturbed(live)
-    assert {"drain", "replace", "shift", "watch"} <= {point.phase for point in points}
-    for point in points:
+    ours = [point for point in points if point.phase in ("drain", "replace", "shift", "watch")]  # the others as above
+    assert len(ours) > 8
+    for point in ours:
         version = f"1.{next(NUMBERS)}.0"
         live.release(version)
         crash(live, point, kill_main, "deploy", version, mixed=True, app_version=version, **rolling)
