@@ -158,7 +158,7 @@ def test_lease_of_a_dead_run_elsewhere_ends_by_itself_and_its_zombie_is_fenced_o
                 "fence": fence,
                 "command": lab.ports["nginx_command"],
                 "upstreams": [{"name": "demo_backend", "members": [member]}],
-                "confirm": [],
+                "probes": [],
             },
         ),
     ]
