@@ -274,8 +274,12 @@ class Router:
             slot = members[one.key].slot if one.key in members else "unlisted"
             if one.key in members or (said and one.share.traffic):
                 found[slot] = max(found.get(slot, 0), one.share.traffic)
+        # Only what a shift has been told of: the servers of a target that is new wait for their first one.
+        told = {m.server for one in upstreams_from((said or {}).get("upstreams", [])) for m in one.members}
+        ours = [(one, members[one.key]) for one in servers if one.key in members]
         return {
             "weights": dict(sorted(found.items())),
+            "below": [str(s) for s, m in ours if m.server in told and s.share.traffic < found[m.slot]],
             "note": (said or {}).get("note", {}),
             "servers": [
                 {**asdict(one), "slot": members[one.key].slot if one.key in members else ""} for one in servers

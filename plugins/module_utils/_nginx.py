@@ -34,6 +34,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._upstreams impor
     Confirm,
     Member,
     Upstream,
+    below,
     explained,
     failed,
     upstreams_from,
@@ -144,6 +145,7 @@ def parse(text: str) -> Optional[dict[str, Any]]:
     upstreams, note = parsed
     return {
         "weights": weights(upstreams),
+        "below": below(upstreams),
         "note": {key: value for key, value in note.items() if key not in ("weights", "digest")},
         "upstreams": [asdict(one) for one in upstreams],
         "intact": text == render(upstreams, note),
@@ -172,7 +174,7 @@ def inspect(path: PathLike) -> dict[str, Any]:
     return {
         "exists": text is not None,
         "ours": state is not None,
-        **(state or {"weights": {}, "note": {}, "upstreams": [], "intact": False}),
+        **(state or {"weights": {}, "below": [], "note": {}, "upstreams": [], "intact": False}),
     }
 
 

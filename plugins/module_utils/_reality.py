@@ -76,6 +76,8 @@ def drift(rest: Mapping[str, Any], routers: Mapping[str, Info]) -> list[str]:
         if weights != wanted:
             problems.append(f"{host} sends {shown(weights)} instead of {shown(wanted)}")
             continue
+        if info.get("below"):  # one target without traffic hides behind the others
+            problems.append(f"{host} sends less to {', '.join(info['below'])} than to the others")
         for answer in info["answers"]:
             if places and answer["passed"] and str(answer["observed"]).strip() not in versions:
                 expected = " or ".join(str(place["version"]) for place in places)

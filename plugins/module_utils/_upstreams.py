@@ -108,6 +108,12 @@ def weights(upstreams: Sequence[Upstream]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
+def below(upstreams: Sequence[Upstream]) -> list[str]:
+    """Members that get less than others of their slot, as in the middle of a rolling deploy. At rest there are none."""
+    most = weights(upstreams)
+    return [f"{one.name} {m.server}" for one in upstreams for m in one.members if m.weight < most[m.slot]]
+
+
 def failed(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [result for result in results if not result["passed"]]
 

@@ -251,6 +251,11 @@ answers:
   type: list
   elements: dict
   returned: O(state=read)
+below:
+  description: Members that get less of the traffic than others of their slot; at rest there are none.
+  type: list
+  elements: str
+  returned: O(state=read)
 note:
   description: What the last shift noted.
   type: dict

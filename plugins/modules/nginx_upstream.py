@@ -228,6 +228,11 @@ answers:
   type: list
   elements: dict
   returned: when O(state) is V(read)
+below:
+  description: Members that get less of the traffic than others of their slot; at rest there are none.
+  type: list
+  elements: str
+  returned: when O(state) is V(read)
 exists:
   description: Whether the file exists.
   type: bool

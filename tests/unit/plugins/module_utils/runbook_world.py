@@ -118,7 +118,9 @@ class World:
         for slot in weights:
             there = self.targets["web1"]["slots"][slot]
             answers.append(answer(there["version"]) if there and there["running"] else answer(None, "refused"))
-        return {"weights": weights, "answers": answers[:1]}
+        shares = self.shares[host].items()
+        below = [f"{target} {slot}" for (target, slot), weight in shares if weight < weights.get(slot, 0)]
+        return {"weights": weights, "below": below, "answers": answers[:1]}
 
     def read(self):
         finished = {record["run"] for record in self.history}

@@ -217,6 +217,7 @@ def test_the_file_says_everything_that_is_read_back():
     state = parse(text)
     assert state == {
         "weights": {"blue": 90, "green": 0},
+        "below": [],
         "note": {"versions": {"blue": "1.0"}, "fence": 7},
         "upstreams": [
             {
@@ -231,6 +232,11 @@ def test_the_file_says_everything_that_is_read_back():
     }
     assert "server [::1]:8001 weight=90 max_fails=0; # blue" in text
     assert "server db.internal:8002 down; # green" in text
+
+
+def test_a_member_that_gets_less_than_others_of_its_slot_is_told():
+    drained = [Upstream("shop_api", members(("green", 100), ("green", 0), ("blue", 0)))]
+    assert parse(render(drained, {}))["below"] == ["shop_api 10.0.0.1:8001"]
 
 
 names = st.from_regex(r"[A-Za-z0-9_.-]+", fullmatch=True)

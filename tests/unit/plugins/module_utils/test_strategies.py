@@ -126,6 +126,19 @@ def test_a_bad_batch_gives_its_traffic_up_at_once_to_those_that_are_known_to_be_
     assert world.serves() == ("2.0", "green")
 
 
+def test_a_target_that_a_way_back_left_without_traffic_is_no_longer_hidden_behind_the_others():
+    world = rolling()
+    plan = world.plan("deploy", "3.0")
+    bad = next(step for step in plan["steps"] if step["verb"] == "start")
+    last = [step for step in plan["revert"] if step["after"] == "batch 1"][-1]
+    assert world.carry_out(plan, [(bad["id"], "web1"), (last["id"], "lb2")]) == "revert_failed"
+    assert world.weights["lb1"] == world.weights["lb2"] == {"green": 100}  # alike, but lb2 sends nothing to web1
+    assert "lb2 sends less to web1 green than to the others" in refused(world.plan, "deploy", "2.0")
+    assert world.go("recover") == "recovered"
+    assert world.serves() == ("2.0", "green") and world.agrees()
+    assert world.go("recover") is None
+
+
 AGAIN = [("deploy", "3.0"), ("rollback",), ("recover",), ("deploy", "4.0")]
 
 
