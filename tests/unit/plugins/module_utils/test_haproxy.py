@@ -911,3 +911,19 @@ def test_upstreams_are_checked_like_those_of_every_router():
         upstreams_from([{"name": "a"}, {"name": "a"}])
     with pytest.raises(RunbookError, match="name must consist of"):
         upstreams_from([{"name": "a;set server b/c state maint"}])
+
+
+def test_a_target_that_gets_less_than_others_of_its_slot_is_told_but_not_one_that_is_new(site):
+    ports = [site.backends[slot].port for slot in ("blue", "green")]
+
+    def targets(*shares):
+        return [Upstream("shop_api", tuple(Member("127.0.0.1", *one) for one in zip(ports, ["blue"] * 2, shares)))]
+
+    router = site.router()
+    router.shift(targets(100), {}, site.confirm("1.0.0"), 2.0, 0.0)
+    assert router.read(targets(0, 0))["below"] == []  # no shift was told of the second one yet
+    router.shift(targets(100, 100), {}, site.confirm("1.0.0", "2.0.0"), 2.0, 0.0)
+    assert router.read(targets(0, 0))["below"] == []
+    router.shift(targets(100, 0), {}, site.confirm("1.0.0"), 2.0, 0.0)
+    assert router.read(targets(0, 0))["below"] == [f"shop_api/green1 127.0.0.1:{ports[1]}"]
+    assert router.read(targets(0, 0))["weights"] == {"blue": 100}
