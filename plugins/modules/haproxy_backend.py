@@ -275,6 +275,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced
 from ansible_collections.signalbox.runbook.plugins.module_utils._haproxy import Router, forgetful, read_config, talk
@@ -284,6 +285,22 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._upstreams impor
     upstreams_from,
     weights,
 )
+
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["read", "shifted"], "default": "shifted"},
+    "socket_path": {"type": "path", "default": "/run/haproxy/admin.sock"},
+    "home": {"type": "path", "required": True},
+    "fence": {"type": "int"},
+    "state_path": {"type": "str", "default": "/var/lib/haproxy/server-state"},
+    "config_path": {"type": "str", "default": "/etc/haproxy/haproxy.cfg"},
+    "upstreams": {"type": "list", "elements": "dict", "default": [], "options": UPSTREAM_OPTIONS},
+    "note": {"type": "dict", "default": {}},
+    "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
+    "confirm_seconds": {"type": "float", "default": 15},
+    "drain_seconds": {"type": "float", "default": 30},
+    "answer_seconds": {"type": "float", "default": 5},
+}
+REQUIRED_IF = [("state", "shifted", ("fence",))]
 
 
 def look(router: Router, params: dict[str, Any]) -> dict[str, Any]:
@@ -311,49 +328,36 @@ def arrange(router: Router, params: dict[str, Any], check_mode: bool) -> dict[st
     return {**result, "weights": weights(upstreams), "diff": {**texts, **headers}}
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["read", "shifted"], "default": "shifted"},
-            "socket_path": {"type": "path", "default": "/run/haproxy/admin.sock"},
-            "home": {"type": "path", "required": True},
-            "fence": {"type": "int"},
-            "state_path": {"type": "str", "default": "/var/lib/haproxy/server-state"},
-            "config_path": {"type": "str", "default": "/etc/haproxy/haproxy.cfg"},
-            "upstreams": {"type": "list", "elements": "dict", "default": [], "options": UPSTREAM_OPTIONS},
-            "note": {"type": "dict", "default": {}},
-            "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
-            "confirm_seconds": {"type": "float", "default": 15},
-            "drain_seconds": {"type": "float", "default": 30},
-            "answer_seconds": {"type": "float", "default": 5},
-        },
-        required_if=[("state", "shifted", ("fence",))],
-        supports_check_mode=True,
-    )
-    params = module.params
+def answer(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     router = Router(talk(params["socket_path"], params["answer_seconds"]), params["home"], params["state_path"] or None)
     try:
         if params["state"] == "read":
             result = look(router, params)
             backends = sorted({one["backend"] for one in result["servers"]})
         else:
-            result = arrange(router, params, module.check_mode)
+            result = arrange(router, params, check_mode)
             backends = [one["name"] for one in params["upstreams"]]
     except RunbookError as error:
         details = {"weights": {}, **error.details}
         if params["state"] == "shifted":
             details = {"confirmed": [], "restored": False, **details}
-        module.fail_json(msg=str(error), **details)
+        return refusal(str(error), **details)
     except OSError as error:
-        module.fail_json(msg=f"a file of the router cannot be used: {error}")
+        return refusal(f"a file of the router cannot be used: {error}")
+    warnings = []
     if params["config_path"]:
         config = read_config(params["config_path"])
         problem = forgetful(config, params["config_path"], params["state_path"], backends)
-        if problem:
-            module.warn(problem)
+        warnings += [problem] if problem else []
     if result["down"]:
-        module.warn(f"HAProxy's own checks say that {', '.join(result['down'])} is down, so it gets no traffic")
-    module.exit_json(**result)
+        down = ", ".join(result["down"])
+        warnings.append(f"HAProxy's own checks say that {down} is down, so it gets no traffic")
+    return {**result, "warnings": warnings}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    give(module, answer(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

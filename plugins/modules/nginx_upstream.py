@@ -260,6 +260,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced
 from ansible_collections.signalbox.runbook.plugins.module_utils._nginx import Router, inspect
@@ -269,6 +270,20 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._upstreams impor
     upstreams_from,
     weights,
 )
+
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["read", "shifted"], "default": "shifted"},
+    "path": {"type": "path", "required": True},
+    "home": {"type": "path"},
+    "fence": {"type": "int"},
+    "command": {"type": "list", "elements": "str", "default": ["nginx"]},
+    "pid_path": {"type": "path"},
+    "upstreams": {"type": "list", "elements": "dict", "options": UPSTREAM_OPTIONS},
+    "note": {"type": "dict", "default": {}},
+    "probes": {"type": "list", "elements": "dict", "options": PROBE_OPTIONS},
+    "confirm_seconds": {"type": "float", "default": 15},
+}
+REQUIRED_IF = [("state", "shifted", ("home", "fence", "upstreams", "probes"))]
 
 
 def look(path: str, probes: list[Endpoint]) -> dict[str, Any]:
@@ -295,37 +310,28 @@ def arrange(params: dict[str, Any], probes: list[Endpoint], check_mode: bool) ->
     return {**result, "weights": weights(upstreams), "diff": {**texts, **headers}}
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["read", "shifted"], "default": "shifted"},
-            "path": {"type": "path", "required": True},
-            "home": {"type": "path"},
-            "fence": {"type": "int"},
-            "command": {"type": "list", "elements": "str", "default": ["nginx"]},
-            "pid_path": {"type": "path"},
-            "upstreams": {"type": "list", "elements": "dict", "options": UPSTREAM_OPTIONS},
-            "note": {"type": "dict", "default": {}},
-            "probes": {"type": "list", "elements": "dict", "options": PROBE_OPTIONS},
-            "confirm_seconds": {"type": "float", "default": 15},
-        },
-        required_if=[("state", "shifted", ("home", "fence", "upstreams", "probes"))],
-        supports_check_mode=True,
-    )
-    reading = module.params["state"] == "read"
-    if not reading and not module.params["probes"] and not module.params["pid_path"]:
-        module.warn("neither probes nor pid_path is given: nothing proves that nginx took the new configuration over")
+def answer(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    reading = params["state"] == "read"
+    warnings = []
+    if not reading and not params["probes"] and not params["pid_path"]:
+        warnings.append(
+            "neither probes nor pid_path is given: nothing proves that nginx took the new configuration over"
+        )
     nothing: dict[str, Any] = {} if reading else {"confirmed": [], "restored": False, "weights": {}}
     try:
-        probes = [endpoint(raw) for raw in module.params["probes"] or ()]
-        if reading:
-            module.exit_json(**look(module.params["path"], probes))
-        module.exit_json(**arrange(module.params, probes, module.check_mode))
+        probes = [endpoint(raw) for raw in params["probes"] or ()]
+        told = look(params["path"], probes) if reading else arrange(params, probes, check_mode)
     except RunbookError as error:
-        module.fail_json(msg=str(error), **{**nothing, **error.details})
+        told = refusal(str(error), **{**nothing, **error.details})
     except OSError as error:
         wanted = "read" if reading else "changed"
-        module.fail_json(msg=f"a file of the router cannot be {wanted}: {error}", **nothing)
+        told = refusal(f"a file of the router cannot be {wanted}: {error}", **nothing)
+    return {**told, "warnings": warnings}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    give(module, answer(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -79,13 +79,15 @@ removed:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._links import read_links, set_links
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, manifests, remove
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "home": {"type": "path", "required": True},
     "fence": {"type": "int", "required": True},
     "remove": {"type": "list", "elements": "str", "required": True},
@@ -95,28 +97,32 @@ ARGUMENTS = {
         "options": {"current": {"type": "str", "required": True}, "previous": {"type": "str", "default": ""}},
     },
 }
+REQUIRED_IF: list[Any] = []
+
+
+def answer(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    home, wanted = Path(params["home"]), params["links"] or {}
+    try:
+        with changing(home, params["fence"], check=check_mode):
+            before = [release["id"] for release in manifests(home)[0]]
+            links = read_links(home) if wanted else {}
+            linked = set_links(home, wanted, check=check_mode)
+            removed = remove(home, params["remove"], params["keep"], check=check_mode)
+    except RunbookError as error:
+        return refusal(str(error), **error.details)
+    except OSError as error:
+        return refusal(f"cannot change {error.filename}: {error.strerror}")
+    after = [release_id for release_id in before if release_id not in removed]
+    return {
+        "changed": bool(removed) or linked,
+        "removed": removed,
+        "diff": {"before": {"releases": before, **links}, "after": {"releases": after, **wanted}},
+    }
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    home = Path(module.params["home"])
-    wanted = module.params["links"] or {}
-    try:
-        with changing(home, module.params["fence"], check=module.check_mode):
-            before = [release["id"] for release in manifests(home)[0]]
-            links = read_links(home) if wanted else {}
-            linked = set_links(home, wanted, check=module.check_mode)
-            removed = remove(home, module.params["remove"], module.params["keep"], check=module.check_mode)
-    except RunbookError as exc:
-        module.fail_json(msg=str(exc), **exc.details)
-    except OSError as exc:
-        module.fail_json(msg=f"cannot change {exc.filename}: {exc.strerror}")
-    after = [release_id for release_id in before if release_id not in removed]
-    module.exit_json(
-        changed=bool(removed) or linked,
-        removed=removed,
-        diff={"before": {"releases": before, **links}, "after": {"releases": after, **wanted}},
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    give(module, answer(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -308,6 +308,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._managers import (
@@ -331,6 +332,26 @@ SERVICE_OPTIONS = {
     "drain_seconds": {"type": "float", "default": 10},
     "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
 }
+
+
+ARGUMENTS: dict[str, Any] = {
+    "home": {"type": "path", "required": True},
+    "fence": {"type": "int", "required": True},
+    "application": {"type": "str", "required": True},
+    "slot": {"type": "str", "required": True, "choices": list(SLOTS)},
+    "state": {"type": "str", "default": "started", "choices": ["started", "proven", "stopped"]},
+    "live_slot": {"type": "str", "default": ""},
+    "release": {"type": "dict", "options": RELEASE_OPTIONS},
+    "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
+    **MANAGER_OPTIONS,
+    "user": {"type": "str", "default": ""},
+    "interval_seconds": {"type": "float", "default": 0.2},
+    "wait_seconds": {"type": "float", "default": 60},
+}
+REQUIRED_IF = [
+    MANAGER_REQUIRED,
+    *(("state", state, ("release", "services")) for state in ("started", "proven")),
+]
 
 
 def held(slot: Slot) -> dict[str, Any]:
@@ -383,35 +404,18 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         return change(slot, params, check_mode)
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "home": {"type": "path", "required": True},
-            "fence": {"type": "int", "required": True},
-            "application": {"type": "str", "required": True},
-            "slot": {"type": "str", "required": True, "choices": list(SLOTS)},
-            "state": {"type": "str", "default": "started", "choices": ["started", "proven", "stopped"]},
-            "live_slot": {"type": "str", "default": ""},
-            "release": {"type": "dict", "options": RELEASE_OPTIONS},
-            "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
-            **MANAGER_OPTIONS,
-            "user": {"type": "str", "default": ""},
-            "interval_seconds": {"type": "float", "default": 0.2},
-            "wait_seconds": {"type": "float", "default": 60},
-        },
-        required_if=[
-            MANAGER_REQUIRED,
-            *(("state", state, ("release", "services")) for state in ("started", "proven")),
-        ],
-        supports_check_mode=True,
-    )
+def answer(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     try:
-        result = arrange(module.params, module.check_mode)
+        return arrange(params, check_mode)
     except RunbookError as error:
-        module.fail_json(msg=str(error), **error.details)
+        return refusal(str(error), **error.details)
     except OSError as error:
-        module.fail_json(msg=f"a file of the slot cannot be read or changed: {error}")
-    module.exit_json(**result)
+        return refusal(f"a file of the slot cannot be read or changed: {error}")
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    give(module, answer(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

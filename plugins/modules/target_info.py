@@ -282,6 +282,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._links import read_links
@@ -301,6 +302,17 @@ SERVICE_OPTIONS = {
     "ports": {"type": "dict", "options": {slot: {"type": "int", "required": True} for slot in SLOTS}},
     "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
 }
+
+
+ARGUMENTS: dict[str, Any] = {
+    "home": {"type": "path", "required": True},
+    "application": {"type": "str", "required": True},
+    **MANAGER_OPTIONS,
+    "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
+    "log_lines": {"type": "int", "default": 0},
+    "links": {"type": "bool", "default": False},
+}
+REQUIRED_IF = [MANAGER_REQUIRED]
 
 
 def told_links(home: Path) -> dict[str, str]:
@@ -337,30 +349,20 @@ def tell(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "home": {"type": "path", "required": True},
-            "application": {"type": "str", "required": True},
-            **MANAGER_OPTIONS,
-            "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
-            "log_lines": {"type": "int", "default": 0},
-            "links": {"type": "bool", "default": False},
-        },
-        required_if=[MANAGER_REQUIRED],
-        supports_check_mode=True,
-    )
+def answer(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     try:
-        result = tell(module.params)
+        return tell(params)
     except RunbookError as error:
-        module.fail_json(msg=str(error), **error.details)
+        return refusal(str(error), **error.details)
     except PermissionError as error:
-        module.fail_json(
-            msg=f"{error.filename} may not be read by this user: set ansible_become, or connect as its owner"
-        )
+        return refusal(f"{error.filename} may not be read by this user: set ansible_become, or connect as its owner")
     except OSError as error:
-        module.fail_json(msg=f"a file of the target cannot be read: {error}")
-    module.exit_json(**result)
+        return refusal(f"a file of the target cannot be read: {error}")
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    give(module, answer(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

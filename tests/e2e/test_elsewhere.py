@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import make_site
+from conftest import as_elsewhere, make_site
 
-from runbook_site import CHECKOUT, Site
-
-CONNECTIONS = CHECKOUT / "tests" / "lab" / "connection"
+from runbook_site import CHECKOUT, PLAYBOOK, Site
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for made in make_site(tmp_path_factory.mktemp("elsewhere"), 2):
-        hosts = made.inventory / "hosts.yml"
-        inventory = json.loads(hosts.read_text(encoding="utf-8"))
-        inventory["all"]["vars"]["ansible_connection"] = "elsewhere"
-        hosts.write_text(json.dumps(inventory), encoding="utf-8")
-        made.settings = {"ANSIBLE_CONNECTION_PLUGINS": str(CONNECTIONS)}
+        as_elsewhere(made)
         yield made
 
 
@@ -30,6 +26,7 @@ def last_run(site: Site) -> list[str]:
     return [json.loads(line)["event"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.smoke
 def test_deploy_upgrade_bad_release_and_rollback(site: Site) -> None:
     site.release("1.0.0")
     site.release("1.1.0")
@@ -72,3 +69,52 @@ def test_a_held_lease_is_refused_in_the_same_words(site: Site) -> None:
         assert play.code != 0 and f"the journal in {site.state} cannot be read" in play.output
     finally:
         history.write_bytes(kept)
+
+
+def asked(site: Site, host: str, connection: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What one module answers over a connection."""
+    words = [
+        str(PLAYBOOK.with_name("ansible")),
+        host,
+        "-i",
+        str(site.inventory),
+        "-e",
+        f"ansible_connection={connection}",
+    ]
+    words += ["-m", f"signalbox.runbook.{name}", "-a", json.dumps(arguments)]
+    done = subprocess.run(
+        words, cwd=CHECKOUT, env=site.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    answer = json.loads(done.stdout.partition(" => ")[2])
+    return {key: value for key, value in answer.items() if not key.startswith("_ansible") and key != "invocation"}
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in ("elapsed_ms", "disk_free_bytes", "seconds")}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def test_a_module_answers_the_same_in_place_and_carried_there(site: Site) -> None:
+    """Here its answer is asked for in the process of Ansible, elsewhere by the module; also where it refuses."""
+    home, ports = site.lab.home("target1"), site.lab.ports
+    target = {
+        "home": str(home),
+        "application": "demo",
+        "supervisor_socket": ports["supervisor_sockets"]["target1"],
+        "supervisor_conf_dir": str(home / "supervisor.d"),
+        "services": [{"name": "backend", "ports": ports["targets"]["target1"]}],
+    }
+    slot = {key: target[key] for key in target if key not in ("services",)}
+    include = {"path": str(site.lab.root / "router" / "runbook.conf"), "state": "read"}
+    for host, name, arguments in (
+        ("target1", "target_info", target),
+        ("target1", "target_info", {**target, "supervisor_socket": "/nowhere/sock"}),
+        ("target1", "slot", {**slot, "fence": 0, "slot": "blue", "state": "stopped"}),
+        ("target1", "release_prune", {"home": str(home), "fence": 0, "remove": []}),
+        ("router1", "nginx_upstream", {**include, "probes": [{"url": f"{site.lab.front_url}/version"}]}),
+        ("router1", "nginx_upstream", {**include, "probes": [{"url": "ftp://no"}]}),
+    ):
+        here, there = (asked(site, host, connection, name, arguments) for connection in ("local", "elsewhere"))
+        assert without_times(here) == without_times(there), name
+        assert "msg" in here or len(here) > 3, here

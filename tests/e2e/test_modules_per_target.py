@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_site
+from conftest import as_elsewhere, make_site
 
 from runbook_site import Site
 
@@ -19,17 +18,14 @@ MOST = 6
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two targets, whose Python writes a line for each time that it is started by Ansible."""
     for made in make_site(tmp_path_factory.mktemp("counted"), 2):
-        hosts = made.inventory / "hosts.yml"
-        inventory = json.loads(hosts.read_text(encoding="utf-8"))
-        for group in inventory["all"]["children"].values():
-            for host in group["hosts"]:
-                python = made.directory / f"python-{host}"
-                log = made.directory / f"started-{host}"
-                script = f'#!/bin/sh\necho "$*" >> {log}\nexec {sys.executable} "$@"\n'
-                python.write_text(script, encoding="utf-8")
-                python.chmod(0o755)
-                group["hosts"][host] = {"ansible_python_interpreter": str(python)}
-        hosts.write_text(json.dumps(inventory), encoding="utf-8")
+        counting = {}
+        for host in (*made.lab.names, "router1", "state1"):
+            python = made.directory / f"python-{host}"
+            log = made.directory / f"started-{host}"
+            python.write_text(f'#!/bin/sh\necho "$*" >> {log}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+            python.chmod(0o755)
+            counting[host] = {"ansible_python_interpreter": str(python)}
+        as_elsewhere(made, **counting)
         yield made
 
 
@@ -54,7 +50,7 @@ def test_a_deploy_needs_at_most_six_modules_on_a_target(site: Site) -> None:
         play = site.deploy(version, app_keep_releases=1)
         assert play.code == 0, play.output
         count = counted(site)
-        assert set(count) == {"target1", "target2", "router1"}  # the state host is this machine: asked in place
+        assert set(count) == {"target1", "target2", "router1", "state1"}
         assert count["target1"] == count["target2"]
         assert 3 <= count["target1"] <= MOST, count
     assert play.report and "commit" in [phase["name"] for phase in play.report["phases"]]
@@ -66,3 +62,14 @@ def test_a_rollback_needs_at_most_six_modules_on_a_target(site: Site) -> None:
     play = site.rollback()
     assert play.code == 0, play.output
     assert 1 <= counted(site)["target1"] <= MOST
+
+
+def test_on_this_machine_no_python_is_started_but_for_making_the_release(site: Site) -> None:
+    hosts = site.inventory / "hosts.yml"
+    hosts.write_text(hosts.read_text(encoding="utf-8").replace('"elsewhere"', '"local"'), encoding="utf-8")
+    site.release("1.3.0")
+    counted(site)
+    assert site.deploy("1.3.0").code == 0
+    assert counted(site) == {"target1": 1, "target2": 1}
+    assert site.rollback().code == 0
+    assert counted(site) == {}
