@@ -48,9 +48,13 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._slot import (
     PROVE_SECONDS,
     SLOTS,
     Service,
+    in_use,
     iso,
     probes,
+    refuse_live,
     service,
+    services_from,
+    with_service,
 )
 
 LABEL = "signalbox.runbook."
@@ -568,11 +572,11 @@ class ComposeSlot:
             if one.name in found and found[one.name].state == "running" and one.name in declared
             for probe in probes(declared[one.name].get("probes") or (), one.port)
         ]
-        answers = _named(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
+        answers = with_service(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
         running = bool(recorded) and all(one.name in found and found[one.name].running for one in recorded)
         ours = {one.port for one in recorded if one.name in found}
         ports = {int(raw["ports"][self.name]): name for name, raw in declared.items() if raw.get("ports")}
-        busy = [_taken(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
+        busy = [in_use(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
         if lines:
             described["log"] = self._logs(found.values(), described["release"], lines)
         return {
@@ -602,15 +606,15 @@ class ComposeSlot:
         What failed is left as it is, so that it can be looked at.
         """
         began = self.clock()
-        self._refuse_live(live_slot, "started anew")
-        wanted = _wanted(raws)
+        refuse_live(self.name, live_slot, "started anew")
+        wanted = services_from(raws)
         standing = self._stands(release, wanted)
         if standing is not None or check_mode:
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         manifest = self._staged(release, wanted)
         cut = self.stop(raws)["connections_cut"]
-        taken = [_taken(one.name, held) for one in wanted for held in self.holders([one.port])]
+        taken = [in_use(one.name, held) for one in wanted for held in self.holders([one.port])]
         if taken:
             raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
         record = self._write(release, wanted, manifest)
@@ -625,7 +629,7 @@ class ComposeSlot:
     def prove(self, release: Mapping[str, Any], raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """That the slot still runs just this release, every container and every probe; it changes nothing."""
         began = self.clock()
-        wanted = _wanted(raws)
+        wanted = services_from(raws)
         record = self.record()
         if record is None or record["release"] != release["id"]:
             holds = record["release"] if record else "nothing"
@@ -642,15 +646,11 @@ class ComposeSlot:
                 interval_seconds=self.interval_seconds,
                 stop=lambda one=one: self._ended(one, since),
             )
-            answers += _named(results, [one.name] * len(results))
+            answers += with_service(results, [one.name] * len(results))
             if not all(result.passed for result in results):
                 self._fail(one, release, wanted, answers, self._ended(one, since))
         self._settle(wanted, release, wanted, answers, since)
         return {"changed": False, "answers": answers, "seconds": round(self.clock() - began, 3)}
-
-    def _refuse_live(self, live_slot: str, what: str) -> None:
-        if live_slot == self.name:
-            raise RunbookError(f"{self.name} takes the traffic, so it is not {what}; shift the traffic away first")
 
     def _stands(self, release: Mapping[str, Any], wanted: Sequence[Service]) -> Optional[Answers]:
         """The passed probes when the slot already runs just this, healthy; otherwise None."""
@@ -669,7 +669,7 @@ class ComposeSlot:
             return None
         if record["started"] != _counts(found):  # restarted since, before this run: only what comes counts
             self._remember(record)
-        return _named(results, [name for name, _probe in asked])
+        return with_service(results, [name for name, _probe in asked])
 
     def _staged(self, release: Mapping[str, Any], wanted: Sequence[Service]) -> dict[str, Any]:
         """The manifest of the whole release, its images on this host."""
@@ -682,13 +682,7 @@ class ComposeSlot:
         lacking = [one.name for one in wanted if one.name not in manifest["services"]]
         if lacking:
             raise RunbookError(f"release {release['id']} has no service {', '.join(lacking)}: it was made without it")
-        damage = _release.verify(tree)
-        if damage:
-            more = f" and {len(damage) - 3} more" if len(damage) > 3 else ""
-            raise RunbookError(
-                f"release {release['id']} was changed after it was made, so it is not started: "
-                f"{'; '.join(damage[:3])}{more}. Deploy that version again to make it anew"
-            )
+        _release.refuse_changed(tree)
         for one in wanted:
             part = manifest["services"][one.name]
             if self.docker.image(part["image_id"]) is None:
@@ -753,7 +747,7 @@ class ComposeSlot:
                 interval_seconds=self.interval_seconds,
                 stop=lambda: self._ended(one, {}),
             )
-        answers = _named(results, [one.name] * len(results))
+        answers = with_service(results, [one.name] * len(results))
         if reason or not all(result.passed for result in results):
             self._fail(one, release, started, [*before, *answers], reason or self._ended(one, {}))
         self._settle([one], release, started, [*before, *answers])
@@ -835,7 +829,7 @@ class ComposeSlot:
     ) -> dict[str, Any]:
         """End whatever the project of the slot runs, last started first, each after its connections ended or their
         time is over. Volumes stay."""
-        self._refuse_live(live_slot, "stopped")
+        refuse_live(self.name, live_slot, "stopped")
         record = self.record()
         found = self.containers()
         there = bool(found) or self._record_path.exists() or self._overlay_path.exists()
@@ -891,25 +885,5 @@ class ComposeSlot:
             return self.established([published]) if published else 0
 
 
-def _wanted(raws: Sequence[Mapping[str, Any]]) -> list[Service]:
-    services = [service(raw) for raw in raws]
-    if not services:
-        raise RunbookError("services is empty; name at least one service to start")
-    for key in ("name", "port"):
-        values = [getattr(one, key) for one in services]
-        twice = [value for value in values if values.count(value) > 1]
-        if twice:
-            raise RunbookError(f"services: {key} {twice[0]} is given more than once")
-    return services
-
-
 def _counts(found: Mapping[str, Container]) -> dict[str, list[Any]]:
     return {name: [one.id, one.restarts] for name, one in sorted(found.items())}
-
-
-def _named(results: Sequence[Result], names: Sequence[str]) -> Answers:
-    return [{**result.to_dict(), "service": name} for result, name in zip(results, names)]
-
-
-def _taken(name: str, held: Holder) -> str:
-    return f"port {held.port} of {name} is already in use by {held}"

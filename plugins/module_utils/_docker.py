@@ -9,16 +9,14 @@ Private: may change at any time.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple, Optional
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
 PROJECT = "com.docker.compose.project"
@@ -86,41 +84,22 @@ def run_command(
 
     It inherits ``keep_open``, the host's lock: a command that outlives its killed parent still holds it.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            cwd="/",
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-            pass_fds=tuple(keep_open),
-        )
-    except FileNotFoundError:
-        raise RunbookError(
+    verb = next((word for word in argv[1:] if not word.startswith("-")), "")
+    return _command.run(
+        argv,
+        timeout,
+        lambda error: (
             f"the program {argv[0]} is not on this host: install the Docker Engine with the Compose plugin, or name "
             "the program in runtime_compose_command"
-        ) from None
-    except OSError as error:
-        raise RunbookError(f"cannot run {argv[0]}: {error.strerror}") from None
-    try:
-        out, err = process.communicate(timeout=max(timeout, 0.0))
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=5)
-        if isinstance(error, subprocess.TimeoutExpired):
-            verb = next((word for word in argv[1:] if not word.startswith("-")), "")
-            raise RunbookError(
-                f"{os.path.basename(argv[0])} {verb} did not end within {timeout:.0f} s and was stopped: look whether "
-                "the Docker Engine hangs"
-            ) from None
-        raise
-    return process.returncode, out, err
+            if isinstance(error, FileNotFoundError)
+            else f"cannot run {argv[0]}: {error.strerror}"
+        ),
+        f"{os.path.basename(argv[0])} {verb} did not end within {timeout:.0f} s and was stopped: look whether the "
+        "Docker Engine hangs",
+        cwd="/",
+        env=environment,
+        keep_open=keep_open,
+    )
 
 
 def explain(error: str) -> str:

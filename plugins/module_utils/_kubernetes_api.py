@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlencode, urlsplit
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._diagnosis import Answer, Failure
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import BODY_LIMIT, Reply, Request
@@ -104,23 +105,15 @@ def _end_with_parent() -> None:
 
 
 def _kubectl(words: Sequence[str], seconds: float) -> str:
-    try:
-        done = subprocess.run(
-            list(words),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except OSError as error:
-        raise RunbookError(_absent(words[0], error)) from None
-    except subprocess.TimeoutExpired:
-        raise RunbookError(f"kubectl: {words[0]} did not end within {seconds:g} s") from None
-    if done.returncode:
-        raise RunbookError(f"kubeconfig: kubectl can't read it: {done.stderr.strip() or 'no message'}")
-    return done.stdout
+    code, out, err = _command.run(
+        words,
+        seconds,
+        lambda error: _absent(words[0], error),
+        f"kubectl: {words[0]} did not end within {seconds:g} s",
+    )
+    if code:
+        raise RunbookError(f"kubeconfig: kubectl can't read it: {err.strip() or 'no message'}")
+    return out
 
 
 def _absent(program: str, error: OSError) -> str:

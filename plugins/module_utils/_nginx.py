@@ -14,14 +14,13 @@ import hashlib
 import json
 import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     PathLike,
@@ -180,30 +179,15 @@ def inspect(path: PathLike) -> dict[str, Any]:
 
 def run_command(words: Sequence[str], timeout: float) -> tuple[int, str, str]:
     """Run a command without a shell or a terminal; it and all it started are ended after ``timeout`` seconds."""
-    try:
-        process = subprocess.Popen(
-            list(words),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise RunbookError(
+    return _command.run(
+        words,
+        timeout,
+        lambda error: (
             f"command: {words[0]!r} cannot be run ({error.strerror}); give the words that run nginx on this host"
-        ) from error
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=5)
-        raise RunbookError(f"command: `{' '.join(words)}` did not end within {timeout:g} s") from None
-    return process.returncode, out, err
+        ),
+        f"command: `{' '.join(words)}` did not end within {timeout:g} s",
+        env={**os.environ, "LC_ALL": "C"},
+    )
 
 
 class Router:

@@ -21,15 +21,14 @@ import re
 import secrets
 import shlex
 import shutil
-import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._archive import check_file, extract, file_sha256
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
@@ -240,31 +239,14 @@ def changing(home: Path, fence: int, check: bool = False) -> Iterator[None]:
 
 def run_bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
     """Run one command; after ``timeout`` seconds it ends with everything it started."""
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as exc:
-        raise RunbookError(f"cannot run {argv[0]}: {exc.strerror}") from None
-    try:
-        out, err = process.communicate(timeout=max(timeout, 0.0))
-    except BaseException as exc:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=5)
-        if isinstance(exc, subprocess.TimeoutExpired):
-            raise RunbookError(f"{argv[0]} did not end within build_timeout_seconds and was stopped") from None
-        raise
-    return process.returncode, out, err
+    return _command.run(
+        argv,
+        timeout,
+        lambda error: f"cannot run {argv[0]}: {error.strerror}",
+        f"{argv[0]} did not end within build_timeout_seconds and was stopped",
+        cwd=cwd,
+        env=env,
+    )
 
 
 def free_bytes(path: Path) -> int:
@@ -704,6 +686,17 @@ def verify(path: Path) -> list[str]:
                 only_mode = {**found, "mode": ""} == {**recorded, "mode": ""}
                 problems.append(f"{name} has other permissions" if only_mode else f"{name} was altered")
     return problems
+
+
+def refuse_changed(root: Path) -> None:
+    """What somebody changed is not what was proven before, so it is not started."""
+    damage = verify(root)
+    if damage:
+        more = f" and {len(damage) - 3} more" if len(damage) > 3 else ""
+        raise RunbookError(
+            f"release {root.name} was changed after it was made, so it is not started: "
+            f"{'; '.join(damage[:3])}{more}. Deploy that version again to make it anew"
+        )
 
 
 def manifests(home: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -30,7 +30,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     write_json,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Endpoint, Result, ask, endpoint
-from ansible_collections.signalbox.runbook.plugins.module_utils._release import secret_values, verify
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import refuse_changed, secret_values
 
 SLOTS = ("blue", "green")
 POLL_SECONDS = 0.2
@@ -116,6 +116,32 @@ def service(raw: Mapping[str, Any]) -> Service:
 
 def probes(raws: Sequence[Mapping[str, Any]], port: int) -> tuple[Endpoint, ...]:
     return tuple(endpoint({**raw, "url": str(raw.get("url") or "").replace("{port}", str(port))}) for raw in raws)
+
+
+def services_from(raws: Sequence[Mapping[str, Any]]) -> list[Service]:
+    """The services that a slot is to run, in start order."""
+    services = [service(raw) for raw in raws]
+    if not services:
+        raise RunbookError("services is empty; name at least one service to start")
+    for key in ("name", "port"):
+        values = [getattr(one, key) for one in services]
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise RunbookError(f"services: {key} {twice[0]} is given more than once")
+    return services
+
+
+def refuse_live(slot: str, live_slot: str, what: str) -> None:
+    if live_slot == slot:
+        raise RunbookError(f"{slot} takes the traffic, so it is not {what}; shift the traffic away first")
+
+
+def with_service(results: Sequence[Result], names: Sequence[str]) -> Answers:
+    return [{**result.to_dict(), "service": name} for result, name in zip(results, names)]
+
+
+def in_use(service: str, held: Holder) -> str:
+    return f"port {held.port} of {service} is already in use by {held}"
 
 
 def iso(seconds: float) -> str:
@@ -273,11 +299,11 @@ class Slot:
             if states[one.name] == "RUNNING" and one.name in declared
             for probe in probes(declared[one.name].get("probes") or (), one.port)
         ]
-        answers = self._named(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
+        answers = with_service(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
         running = bool(states) and set(states.values()) == {"RUNNING"}
         ours = {one.port for one in services if states[one.name] not in ("ABSENT", "UNKNOWN")}
         ports = {int(raw["ports"][self.name]): name for name, raw in declared.items() if raw.get("ports")}
-        busy = [self._taken(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
+        busy = [in_use(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
         return {
             **described,
             "running": running,
@@ -286,10 +312,6 @@ class Slot:
             "busy": busy,
             "problem": "",
         }
-
-    @staticmethod
-    def _named(results: Sequence[Result], services: Sequence[str]) -> Answers:
-        return [{**result.to_dict(), "service": name} for result, name in zip(results, services)]
 
     # -- start ----------------------------------------------------------------------------------------------------
 
@@ -306,7 +328,7 @@ class Slot:
         asked = [(one.name, probe) for one in services for probe in one.probes]
         results = self.ask([probe for _name, probe in asked], interval_seconds=self.interval_seconds)
         passed = all(result.passed for result in results)
-        return self._named(results, [name for name, _probe in asked]) if passed else None
+        return with_service(results, [name for name, _probe in asked]) if passed else None
 
     def start(
         self,
@@ -320,8 +342,8 @@ class Slot:
         What failed is left as it is, so that it can be looked at.
         """
         began = self.clock()
-        self._refuse_live(live_slot, "started anew")
-        wanted = self.wanted(services)
+        refuse_live(self.name, live_slot, "started anew")
+        wanted = services_from(services)
         self.known(services)
         standing = self.stands(release, wanted)
         if standing is not None or check_mode:
@@ -331,7 +353,7 @@ class Slot:
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         self._refuse_unstaged(release, wanted)
         cut = self.stop(services)["connections_cut"]
-        taken = [self._taken(one.name, held) for one in wanted for held in self.holders([one.port])]
+        taken = [in_use(one.name, held) for one in wanted for held in self.holders([one.port])]
         if taken:
             raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
         self._write(release, wanted)
@@ -349,7 +371,7 @@ class Slot:
     def prove(self, release: Mapping[str, Any], services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """That the slot still runs just this release, every process and every probe; it changes nothing."""
         began = self.clock()
-        wanted = self.wanted(services)
+        wanted = services_from(services)
         record = self.record()
         if record is None or record["release"] != release["id"]:
             holds = record["release"] if record else "nothing"
@@ -372,7 +394,7 @@ class Slot:
                 interval_seconds=self.interval_seconds,
                 stop=lambda one=one: self._ended(one, pids),
             )
-            answers += self._named(results, [one.name] * len(results))
+            answers += with_service(results, [one.name] * len(results))
             if not all(result.passed for result in results):
                 self._fail(one, release, pids, answers, self._ended(one, pids))
         return {"changed": False, "answers": answers, "seconds": round(self.clock() - began, 3)}
@@ -383,21 +405,6 @@ class Slot:
         restarts = {name: info.get("restarts", 0) for name, info in self._running(services).items()}
         if record and record.get("restarts", dict.fromkeys(restarts, 0)) != restarts:
             write_json(self._record_path, {**record, "restarts": restarts}, 0o600)
-
-    def wanted(self, raws: Sequence[Mapping[str, Any]]) -> list[Service]:
-        services = [service(raw) for raw in raws]
-        if not services:
-            raise RunbookError("services is empty; name at least one service to start")
-        for key in ("name", "port"):
-            values = [getattr(one, key) for one in services]
-            twice = [value for value in values if values.count(value) > 1]
-            if twice:
-                raise RunbookError(f"services: {key} {twice[0]} is given more than once")
-        return services
-
-    def _refuse_live(self, live_slot: str, what: str) -> None:
-        if live_slot == self.name:
-            raise RunbookError(f"{self.name} takes the traffic, so it is not {what}; shift the traffic away first")
 
     def _refuse_unstaged(self, release: Mapping[str, Any], services: Sequence[Service]) -> None:
         if not _RELEASE.match(str(release.get("id") or "")):
@@ -412,13 +419,7 @@ class Slot:
         if missing or not (tree / "manifest.json").is_file():
             what = f"has no service {', '.join(missing)}" if missing else "is not whole"
             raise RunbookError(f"release {release['id']} {what} in {tree}: stage it first")
-        damage = verify(tree)
-        if damage:
-            more = f" and {len(damage) - 3} more" if len(damage) > 3 else ""
-            raise RunbookError(
-                f"release {release['id']} was changed after it was made, so it is not started: "
-                f"{'; '.join(damage[:3])}{more}. Deploy that version again to make it anew"
-            )
+        refuse_changed(tree)
 
         if self.user:
             self._refuse_user(release, [tree / one.name / "env" for one in services])
@@ -437,9 +438,6 @@ class Slot:
                     f"release {release['id']} was made for another user than {self.user} ({path}): deploy that version "
                     "again to make it anew"
                 )
-
-    def _taken(self, service: str, held: Holder) -> str:
-        return f"port {held.port} of {service} is already in use by {held}"
 
     def _write(self, release: Mapping[str, Any], services: Sequence[Service]) -> None:
         for directory in ("slots", "log"):
@@ -497,7 +495,7 @@ class Slot:
                 interval_seconds=self.interval_seconds,
                 stop=lambda: self._ended(one, pids),
             )
-        answers = self._named(results, [one.name] * len(results))
+        answers = with_service(results, [one.name] * len(results))
         if reason or not all(result.passed for result in results):
             self._fail(one, release, pids, [*before, *answers], reason or self._ended(one, pids))
         self._settle(one, release, pids, [*before, *answers])
@@ -568,7 +566,7 @@ class Slot:
 
         One by one, because a service's pool of connections to the one it depends on only closes with itself.
         """
-        self._refuse_live(live_slot, "stopped")
+        refuse_live(self.name, live_slot, "stopped")
         known = self.known(services, stopping=True)
         cut, log, changed = 0, {}, False
         held = (self.record() or {"release": ""})["release"]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
 UNIT_DIR = "/etc/systemd/system"
@@ -38,27 +38,16 @@ Run = Callable[[Sequence[str], float], tuple[int, str, str]]
 
 
 def run_bounded(argv: Sequence[str], timeout: float) -> tuple[int, str, str]:
-    try:
-        done = subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise RunbookError(
+    return _command.run(
+        argv,
+        timeout,
+        lambda error: (
             f"there is no {argv[0]} on this host, so systemd does not run it: set runtime_host_manager to supervisor"
-        ) from None
-    except OSError as error:
-        raise RunbookError(f"cannot run {argv[0]}: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise RunbookError(
-            f"{' '.join(argv)} did not end within {timeout:g} s: systemd hangs or is overloaded"
-        ) from None
-    return done.returncode, done.stdout, done.stderr
+            if isinstance(error, FileNotFoundError)
+            else f"cannot run {argv[0]}: {error.strerror}"
+        ),
+        f"{' '.join(argv)} did not end within {timeout:g} s: systemd hangs or is overloaded",
+    )
 
 
 def parse_show(text: str) -> list[dict[str, str]]:

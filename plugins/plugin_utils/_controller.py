@@ -205,8 +205,9 @@ CASTS: dict[str, Callable[[Any], Any]] = {
 
 
 def is_here(action: Any) -> bool:
-    """Whether the action's host is this machine, under this user: then files there are our own files."""
-    return bool(action._connection.transport == "local" and not action._connection.become)
+    """Whether the action's host is this machine, under this user and its environment: then files there are our own."""
+    given = any(action._task.environment or ())
+    return bool(action._connection.transport == "local" and not action._connection.become and not given)
 
 
 def journal(action: Any, task_vars: Mapping[str, Any], **given: Any) -> dict[str, Any]:

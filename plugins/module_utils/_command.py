@@ -1,0 +1,59 @@
+# Copyright: (c) 2026, the signalbox.runbook authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Commands that end: without a shell, without a terminal, within their time. Private: may change at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Callable, Optional, Union
+
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+
+
+def run(
+    argv: Sequence[str],
+    seconds: float,
+    cannot: Callable[[OSError], str],
+    late: str,
+    cwd: Optional[Union[str, Path]] = None,
+    env: Optional[Mapping[str, str]] = None,
+    keep_open: Collection[int] = (),
+) -> tuple[int, str, str]:
+    """Run one command; after ``seconds`` it ends with everything it started. Exit code, output and error output.
+
+    ``cannot`` and ``late`` are the sentences for a program that can't be started and one that does not end in time.
+    It inherits the file descriptors ``keep_open``.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+        )
+    except OSError as error:
+        raise RunbookError(cannot(error)) from None
+    try:
+        out, err = process.communicate(timeout=max(seconds, 0.0))
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter under sudo
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RunbookError(late) from None
+        raise
+    return process.returncode, out, err
