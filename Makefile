@@ -17,7 +17,7 @@ MYPY := MYPYPATH=build/collections $(BIN)/mypy
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo setup test lint test-unit test-compat test-sanity test-e2e test-core218 test-molecule test-compose \
-        test-nodes test-kubernetes test-chaos test-backends lab-up lab-down bench requirements clean
+        test-nodes test-kubernetes test-conformance test-chaos test-backends lab-up lab-down bench requirements clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +46,15 @@ test-compat: setup  ## what runs on targets, with every Python of 3.9 to 3.13 th
 test-sanity: setup  ## ansible-test sanity, nothing ignored
 	$(BIN)/python tests/sanity.py
 
+# What needs no lab of its own: processes of supervisor behind nginx and HAProxy.
+LOCAL = -k "not conformance or supervisor"
+
 test-e2e: setup  ## whole deployments on the local lab
-	$(PYTEST) tests/e2e
+	$(PYTEST) $(LOCAL) tests/e2e tests/conformance
 
 test-core218: setup .venv-2.18/.core  ## the smoke tests of the former with ansible-core 2.18
-	.venv-2.18/bin/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml -m smoke tests/e2e
+	.venv-2.18/bin/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml -m smoke $(LOCAL) \
+	  tests/e2e tests/conformance
 
 test-molecule: setup  ## the molecule scenarios
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --all
@@ -58,13 +62,15 @@ test-molecule: setup  ## the molecule scenarios
 test-chaos: setup  ## killed, cut off and broken at every step
 	$(PYTEST) tests/chaos
 
-BACKEND = $(BIN)/python -m pytest -p no:cacheprovider -rs -m smoke
+SHORT = $(BIN)/python -m pytest -p no:cacheprovider -rs -m smoke
 
-test-backends: setup  ## the short way through the next three, each skipped where its lab is not there
-	$(BACKEND) --junitxml=$(RESULTS)/$@-compose.xml tests/compose
-	$(BACKEND) --junitxml=$(RESULTS)/$@-nodes.xml tests/nodes
+test-backends: setup  ## the short way through the next four, each skipped where its lab is not there
+	$(SHORT) --junitxml=$(RESULTS)/$@.xml -k "not supervisor and not kubernetes" tests/conformance
 	if test -n "$$RUNBOOK_LAB"; then tests/lab/kubernetes.sh || echo "no Kubernetes here"; fi
-	$(BACKEND) --junitxml=$(RESULTS)/$@-kubernetes.xml tests/kubernetes
+	$(SHORT) --junitxml=$(RESULTS)/$@-kubernetes.xml -k kubernetes tests/conformance
+
+test-conformance: setup  ## the same scenarios over every backend
+	$(PYTEST) -rs tests/conformance
 
 test-compose: setup  ## on the Docker Engine of this machine; skipped where there is none
 	$(PYTEST) -rs tests/compose

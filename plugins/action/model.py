@@ -87,6 +87,7 @@ def _target_args(model: _model.Model) -> dict[str, Any]:
                 "name": service["name"],
                 "ports": service["ports"],
                 "probes": _model.slot_probes(service),
+                "exclusive": service["exclusive"],
             }
             for service in model["app_services"]
         ]

@@ -50,10 +50,13 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._slot import (
     Service,
     in_use,
     iso,
+    joined,
     probes,
     refuse_live,
+    refuse_other,
     service,
     services_from,
+    split_states,
     with_service,
 )
 
@@ -556,7 +559,7 @@ class ComposeSlot:
 
     def survey(self, raw_services: Sequence[Mapping[str, Any]], answering: bool, lines: int = 0) -> dict[str, Any]:
         """``info`` with a verdict: each probe of a running service is asked once. Nothing here is an error."""
-        empty = {"running": False, "healthy": False, "answers": [], "busy": [], "problem": ""}
+        empty = {"running": False, "healthy": False, "exclusive": {}, "answers": [], "busy": [], "problem": ""}
         record: Optional[dict[str, Any]] = None
         try:
             record = self.record()
@@ -573,7 +576,9 @@ class ComposeSlot:
             for probe in probes(declared[one.name].get("probes") or (), one.port)
         ]
         answers = with_service(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
-        running = bool(recorded) and all(one.name in found and found[one.name].running for one in recorded)
+        running, exclusive = split_states(
+            raw_services, {one.name: one.name in found and found[one.name].running for one in recorded}
+        )
         ours = {one.port for one in recorded if one.name in found}
         ports = {int(raw["ports"][self.name]): name for name, raw in declared.items() if raw.get("ports")}
         busy = [in_use(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
@@ -583,6 +588,7 @@ class ComposeSlot:
             **described,
             "running": running,
             "healthy": running and all(answer["passed"] for answer in answers),
+            "exclusive": exclusive,
             "answers": answers,
             "busy": busy,
             "problem": "",
@@ -600,29 +606,36 @@ class ComposeSlot:
         raws: Sequence[Mapping[str, Any]],
         live_slot: str = "",
         check_mode: bool = False,
+        only: Collection[str] = (),
     ) -> dict[str, Any]:
         """Run ``release`` here: each service in the given order, proven by its probes before the next one starts.
+        With ``only``, those beside the others of the same release, which are left alone.
 
         What failed is left as it is, so that it can be looked at.
         """
         began = self.clock()
         refuse_live(self.name, live_slot, "started anew")
         wanted = services_from(raws)
+        chosen = [one for one in wanted if not only or one.name in only]
+        before: Mapping[str, Any] = {}
+        if only:
+            before = refuse_other(self.name, self.record(), release)
+            wanted = joined(wanted, self._recorded(before), only)
         standing = self._stands(release, wanted)
         if standing is not None or check_mode:
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
-        manifest = self._staged(release, wanted)
-        cut = self.stop(raws)["connections_cut"]
-        taken = [in_use(one.name, held) for one in wanted for held in self.holders([one.port])]
+        manifest = self._staged(release, chosen)
+        cut = self.stop(raws, only=only)["connections_cut"]
+        taken = [in_use(one.name, held) for one in chosen for held in self.holders([one.port])]
         if taken:
             raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
         record = self._write(release, wanted, manifest)
         answers: Answers = []
-        for number, one in enumerate(wanted):
-            answers += self._launch(one, release, wanted[: number + 1], answers)
-        self._settle(wanted, release, wanted, answers)  # a later one may have brought an earlier one down
-        self._remember(record)
+        for number, one in enumerate(chosen):
+            answers += self._launch(one, release, chosen[: number + 1], answers)
+        self._settle(chosen, release, chosen, answers)  # a later one may have brought an earlier one down
+        self._remember(record, before.get("started"))
         seconds = round(self.clock() - began, 3)
         return {"changed": True, "answers": answers, "seconds": seconds, "connections_cut": cut}
 
@@ -630,10 +643,7 @@ class ComposeSlot:
         """That the slot still runs just this release, every container and every probe; it changes nothing."""
         began = self.clock()
         wanted = services_from(raws)
-        record = self.record()
-        if record is None or record["release"] != release["id"]:
-            holds = record["release"] if record else "nothing"
-            raise RunbookError(f"{self.name} holds {holds}, not {release['id']}: somebody changed it during the run")
+        record = refuse_other(self.name, self.record(), release)
         since = record["started"]
         self._settle(wanted, release, wanted, [], since)
         answers: Answers = []
@@ -720,9 +730,10 @@ class ComposeSlot:
         write_atomic(self._overlay_path, text, 0o600)
         return record
 
-    def _remember(self, record: Mapping[str, Any]) -> None:
-        """Which containers were proven, and how often they had been restarted by then."""
-        write_json(self._record_path, {**record, "started": _counts(by_service(self.containers()))}, 0o600)
+    def _remember(self, record: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None) -> None:
+        """Which containers were proven, and how often they had been restarted by then; ``before`` were others."""
+        counts = {**_counts(by_service(self.containers())), **(before or {})}
+        write_json(self._record_path, {**record, "started": counts}, 0o600)
 
     def _files(self, release: str) -> Files:
         return Files(self.docker, self.project, self._tree(release), self._overlay_path)
@@ -825,14 +836,20 @@ class ComposeSlot:
     # -- stop -----------------------------------------------------------------------------------------------------
 
     def stop(
-        self, raws: Sequence[Mapping[str, Any]] = (), live_slot: str = "", check_mode: bool = False
+        self,
+        raws: Sequence[Mapping[str, Any]] = (),
+        live_slot: str = "",
+        check_mode: bool = False,
+        only: Collection[str] = (),
     ) -> dict[str, Any]:
-        """End whatever the project of the slot runs, last started first, each after its connections ended or their
-        time is over. Volumes stay."""
+        """End whatever the project of the slot runs, or ``only`` some, last started first, each after its connections
+        ended or their time is over. Volumes stay."""
         refuse_live(self.name, live_slot, "stopped")
         record = self.record()
-        found = self.containers()
-        there = bool(found) or self._record_path.exists() or self._overlay_path.exists()
+        found = [one for one in self.containers() if not only or one.service in only]
+        left = [one for one in record["services"] if one["name"] not in only] if record and only else []
+        gone = record is not None and len(left) < len(record["services"])
+        there = bool(found) or gone or (not only and self._overlay_path.exists())
         if check_mode or not there:
             return {"changed": there, "connections_cut": 0, "log": {}}
         held = {one.name: one for one in self._recorded(record)}
@@ -846,6 +863,12 @@ class ComposeSlot:
                 cut += self._drain(container, replace(limits, port=held.get(container.service, limits).port), release)
             self.docker.stop(container.id, limits.stop_seconds)
             log.update(self._logs([container], release))
+        if left and record:
+            if found:
+                self._leave(release, [one.service for one in found])
+            started = {name: count for name, count in record["started"].items() if name not in only}
+            write_json(self._record_path, {**record, "services": left, "started": started}, 0o600)
+            return {"changed": True, "connections_cut": cut, "log": log}
         if found:
             self._down(release)
         for path in (self._overlay_path, self._record_path):
@@ -853,6 +876,14 @@ class ComposeSlot:
                 path.unlink()
                 fsync_directory(path.parent)
         return {"changed": True, "connections_cut": cut, "log": log}
+
+    def _leave(self, release: str, names: Sequence[str]) -> None:
+        """Remove the stopped containers of some services; the others of the project stay."""
+        code, out, err = self._files(release).attempt("rm", "--force", *names)
+        if code or any(one.service in names for one in self.containers()):
+            raise RunbookError(
+                f"{', '.join(names)} of {self.name} was stopped, but docker compose rm failed: {explain(err or out)}"
+            )
 
     def _down(self, release: str) -> None:
         """With the files that it was started from; where they are damaged or gone, by the name of the project."""

@@ -264,6 +264,17 @@ def _services(model: Model, verb: str, problems: Problems) -> None:
             _code(service, model["app_runtime"], path, problems)
             _release_keys(service, path, problems)
     _cycles(services, problems)
+    exclusive = exclusives({"app_services": services})
+    for i, service in enumerate(services):
+        if service["exclusive"] and model["app_runtime"] == "kubernetes":
+            problems.say(f"app_services[{i}].exclusive", "is not for the runtime kubernetes yet; remove it")
+    for i, service in enumerate(services):
+        for other in exclusive if not service["exclusive"] else ():
+            if other in service["depends_on"]:
+                problems.say(
+                    f"app_services[{i}].depends_on",
+                    f"{other} is exclusive, so it starts later; remove it there, or make both exclusive",
+                )
     if services and not any(service["routed"] for service in services):
         problems.say("app_services", "none is routed, so there is no traffic to move; set routed on one of them")
 
@@ -302,6 +313,10 @@ def _service(service: Model, path: str, names: Sequence[str], problems: Problems
             problems.say(f"{path}.depends_on", f"{other} depends on itself")
         elif other not in names:
             problems.say(f"{path}.depends_on", f"{other!r} is no service{closest(other, names)}")
+    if service["exclusive"] and service["routed"]:
+        problems.say(
+            f"{path}.exclusive", "a service with traffic runs in both slots while it moves; set routed to false"
+        )
     for key, least in (("start_seconds", 1), ("stop_seconds", 1), ("drain_seconds", 0)):
         _least(service[key], least, f"{path}.{key}", problems)
 
@@ -529,6 +544,11 @@ def artifacts(model: Model) -> dict[str, dict[str, Any]]:
 def answers(model: Model) -> dict[str, str]:
     """What each service of this model's release says as its version."""
     return {s["name"]: s["version"]["value"] or model["app_version"] for s in model["app_services"]}
+
+
+def exclusives(model: Model) -> list[str]:
+    """The services that run in one slot only."""
+    return [service["name"] for service in model["app_services"] if service["exclusive"]]
 
 
 def slot_services(model: Model, slot: str, expected: Mapping[str, str]) -> list[Model]:

@@ -22,6 +22,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._reality import 
     Info,
     Place,
     drift,
+    exclusive,
     failing,
     lacking,
     missing,
@@ -178,6 +179,9 @@ class _Maker:
             return []
         live, steps = self.live, []
         gone = missing(live, self.targets)
+        elsewhere, lack = self._hands(live, gone) if live and self.make.exclusive else ([], [])
+        if live and elsewhere:  # before anything is started: never in both slots
+            steps += self.make.take_over("settle", live, elsewhere, [])
         if self.settled:
             runs = ", ".join(str(record["run"]) for record in self.settled)
             self.notes.append(f"run {runs} did not end; traffic goes to {_rest(self.rest)} first")
@@ -187,12 +191,22 @@ class _Maker:
             steps += self._started_again(live, gone)
         elif self.settled or self.strayed:
             steps.append(self.make.shift("settle", self.rest["weights"], self.rest["places"]))
+        if live and lack:
+            self.notes.append(f"{', '.join(self.make.exclusive)} of {named(live)} does not run on {', '.join(lack)}")
+            steps += self.make.take_over("settle", live, [], lack)
         for record in self.settled:
             slot = record["to"]["slot"]
             left = [host for host in self._holding(slot) if host not in gone]
             if record["outcome"] == "interrupted" and left and not self.rest["weights"].get(slot):
                 steps.append(self.make.retire("settle", left, slot, live["slot"] if live else ""))
         return steps
+
+    def _hands(self, live: Place, gone: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Hosts on which what is exclusive runs beside the live slot, and on which it does not run in it, although the
+        others of its slot do."""
+        beside, here = exclusive(other(live["slot"]), self.targets), exclusive(live["slot"], self.targets)
+        lack = [host for host, found in here.items() if host not in gone and not all(found.values())]
+        return [host for host, found in beside.items() if any(found.values())], lack
 
     def _started_again(self, live: Place, gone: Sequence[str]) -> list[Step]:
         """What is to be live does not run everywhere: it is started again from its release, which is on disk."""
@@ -282,13 +296,16 @@ class _Maker:
                 f"{named(to)} is held but does not run on {', '.join(gone)}, so it can't be promoted; nothing has been "
                 "touched. abort.yml takes it back"
             )
-        steps = [] if standing else [self.make.start("start", to, self.targets, live_slot)]
+        steps = [] if standing else [self.make.start("start", to, self.targets, live_slot, beside=bool(live))]
+        hands = list(self.targets) if live and self.make.exclusive else []
         for number, step in enumerate(self._traffic(live), 1):
             weight = step["weight"]
             beside = live if weight < 100 else None
             places = [to, *([beside] if beside else [])]
             weights = {to["slot"]: weight, **({live_slot: 100 - weight} if beside else {})}
             steps.append(self.make.shift("shift", weights, places))
+            if weight == 100:
+                steps += self.make.take_over("take_over", to, hands, hands)
             seconds = self.first["watch_seconds"] if step["watch_seconds"] is None else step["watch_seconds"]
             if seconds:
                 steps.append(self.make.watch(seconds, places))
@@ -297,14 +314,15 @@ class _Maker:
                 plan.update(success="held", weights=weights, remaining=rest)
                 break
         if not standing or self.verb == "promote":
-            steps.append(self.make.verify(to))
+            steps.append(self.make.verify(to, beside=plan["success"] == "held"))
         back = {live["slot"]: 100} if live else {}
         plan["revert"] = [
             self.make.shift("revert", back, [live] if live else [], after="shift"),
-            self.make.retire("revert", self.targets, to["slot"], live_slot, after="start"),
+            *(self.make.take_over("revert", live, hands, hands, after="take_over") if live else []),
+            self.make.retire(
+                "revert", self.targets, to["slot"], live_slot, after="shift" if self.verb == "promote" else "start"
+            ),
         ]
-        if self.verb == "promote":
-            plan["revert"][1]["after"] = "shift"
         return steps
 
     def _traffic(self, live: Optional[Place]) -> list[Mapping[str, Any]]:

@@ -60,6 +60,29 @@ def missing(place: Optional[Place], targets: Mapping[str, Info]) -> list[str]:
     return found
 
 
+def exclusive(slot: str, targets: Mapping[str, Info]) -> dict[str, dict[str, bool]]:
+    """The services that may run in one slot only, and whether they run in this one, by target."""
+    return {host: dict((info["slots"].get(slot) or {}).get("exclusive") or {}) for host, info in targets.items()}
+
+
+def misplaced(live: Optional[Place], targets: Mapping[str, Info]) -> list[str]:
+    """What is exclusive and does not run in the live slot, or runs beside it."""
+    if live is None:
+        return []
+    beside = other(live["slot"])
+    return [
+        f"{host} does not run {name} of {live['version']}"
+        for host, found in exclusive(live["slot"], targets).items()
+        for name, runs in found.items()
+        if not runs
+    ] + [
+        f"{host} runs {name} in {beside}, beside the live {live['slot']}"
+        for host, found in exclusive(beside, targets).items()
+        for name, runs in found.items()
+        if runs
+    ]
+
+
 def lacking(release: str, targets: Mapping[str, Info]) -> list[str]:
     """The targets that do not have the release on disk any more."""
     return [host for host, info in targets.items() if release not in {r["id"] for r in info["releases"]}]
@@ -104,7 +127,7 @@ def well_there(place: Place, targets: Mapping[str, Info]) -> bool:
 
 def unwell(to: Place, targets: Mapping[str, Info], routers: Mapping[str, Info]) -> list[str]:
     """Why the release that is live is to be made anew."""
-    problems = [f"{host} does not run it" for host in missing(to, targets)]
+    problems = [f"{host} does not run it" for host in missing(to, targets)] + misplaced(to, targets)
     for host, info in targets.items():
         slot = info["slots"].get(to["slot"]) or {}
         # Health alone is no reason to make it anew: a data store that is down would be down for the new one too.

@@ -136,12 +136,51 @@ def refuse_live(slot: str, live_slot: str, what: str) -> None:
         raise RunbookError(f"{slot} takes the traffic, so it is not {what}; shift the traffic away first")
 
 
+def refuse_other(slot: str, record: Optional[dict[str, Any]], release: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a slot that holds just this release."""
+    if record is None or record["release"] != release["id"]:
+        holds = record["release"] if record else "nothing"
+        raise RunbookError(f"{slot} holds {holds}, not {release['id']}: somebody changed it during the run")
+    return record
+
+
+def joined(wanted: Sequence[Service], held: Sequence[Service], only: Collection[str]) -> list[Service]:
+    """What a slot runs once ``only`` have joined the services that it holds, where these really listen."""
+    ports = {one.name: one.port for one in held}
+    return [
+        one if one.name in only else replace(one, port=ports[one.name])
+        for one in wanted
+        if one.name in only or one.name in ports
+    ]
+
+
+def split_states(declared: Sequence[Mapping[str, Any]], runs: Mapping[str, bool]) -> tuple[bool, dict[str, bool]]:
+    """Whether the services that a slot holds run, and which of those that may run in one slot only do."""
+    exclusive = {one["name"] for one in declared if one.get("exclusive")}
+    others = [runs[name] for name in runs if name not in exclusive]
+    return bool(others) and all(others), {name: runs.get(name, False) for name in sorted(exclusive)} if runs else {}
+
+
 def with_service(results: Sequence[Result], names: Sequence[str]) -> Answers:
     return [{**result.to_dict(), "service": name} for result, name in zip(results, names)]
 
 
 def in_use(service: str, held: Holder) -> str:
     return f"port {held.port} of {service} is already in use by {held}"
+
+
+def predicted(params: Mapping[str, Any], before: dict[str, Any], changed: bool, runs: str) -> dict[str, Any]:
+    """What a module in check mode says of its slot as it would be; ``runs`` is the word for a service that does."""
+    if not changed:
+        return before
+    only = params["only"]
+    left = {name: one for name, one in before["services"].items() if name not in only} if only else {}
+    if params["state"] == "started":
+        started = {one["name"]: {"port": one["port"], "state": runs} for one in params["services"]}
+        joined = {**left, **{name: one for name, one in started.items() if not only or name in only}}
+        release = params["release"]
+        return {**before, "release": release["id"], "version": release["version"], "services": joined}
+    return {**before, "services": left} if left else {**before, "release": "", "version": "", "services": {}}
 
 
 def iso(seconds: float) -> str:
@@ -281,8 +320,9 @@ class Slot:
         """``info`` with a verdict: each probe of a running service is asked once. Nothing here is an error.
 
         ``answering`` says whether the process manager does. ``busy`` names the declared ports that others listen on.
+        Whether what is exclusive runs is told by itself: most of the time it belongs to the other slot.
         """
-        empty = {"running": False, "healthy": False, "answers": [], "busy": [], "problem": ""}
+        empty = {"running": False, "healthy": False, "exclusive": {}, "answers": [], "busy": [], "problem": ""}
         try:
             record = self.record()
             services = self._recorded(record)
@@ -300,7 +340,7 @@ class Slot:
             for probe in probes(declared[one.name].get("probes") or (), one.port)
         ]
         answers = with_service(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
-        running = bool(states) and set(states.values()) == {"RUNNING"}
+        running, exclusive = split_states(raw_services, {name: state == "RUNNING" for name, state in states.items()})
         ours = {one.port for one in services if states[one.name] not in ("ABSENT", "UNKNOWN")}
         ports = {int(raw["ports"][self.name]): name for name, raw in declared.items() if raw.get("ports")}
         busy = [in_use(ports[held.port], held) for held in self.holders([p for p in ports if p not in ours])]
@@ -308,6 +348,7 @@ class Slot:
             **described,
             "running": running,
             "healthy": running and all(answer["passed"] for answer in answers),
+            "exclusive": exclusive,
             "answers": answers,
             "busy": busy,
             "problem": "",
@@ -336,14 +377,19 @@ class Slot:
         services: Sequence[Mapping[str, Any]],
         live_slot: str = "",
         check_mode: bool = False,
+        only: Collection[str] = (),
     ) -> dict[str, Any]:
         """Run ``release`` here: each service in the given order, proven by its probes before the next one starts.
+        With ``only``, those beside the others of the same release, which are left alone.
 
         What failed is left as it is, so that it can be looked at.
         """
         began = self.clock()
         refuse_live(self.name, live_slot, "started anew")
         wanted = services_from(services)
+        chosen = [one for one in wanted if not only or one.name in only]
+        if only:
+            wanted = joined(wanted, self._recorded(refuse_other(self.name, self.record(), release)), only)
         self.known(services)
         standing = self.stands(release, wanted)
         if standing is not None or check_mode:
@@ -351,18 +397,18 @@ class Slot:
                 self._note_restarts(wanted)
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
-        self._refuse_unstaged(release, wanted)
-        cut = self.stop(services)["connections_cut"]
-        taken = [in_use(one.name, held) for one in wanted for held in self.holders([one.port])]
+        self._refuse_unstaged(release, chosen)
+        cut = self.stop(services, only=only)["connections_cut"]
+        taken = [in_use(one.name, held) for one in chosen for held in self.holders([one.port])]
         if taken:
             raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
-        self._write(release, wanted)
+        self._write(release, wanted, chosen)
         self.manager.reload()
         answers: Answers = []
         pids: dict[str, int] = {}
-        for one in wanted:
+        for one in chosen:
             answers += self._launch(one, release, pids, answers)
-        for one in wanted:  # the start of a later one may have brought an earlier one down
+        for one in chosen:  # the start of a later one may have brought an earlier one down
             self._settle(one, release, pids, answers)
         self._note_restarts(wanted)
         seconds = round(self.clock() - began, 3)
@@ -373,9 +419,7 @@ class Slot:
         began = self.clock()
         wanted = services_from(services)
         record = self.record()
-        if record is None or record["release"] != release["id"]:
-            holds = record["release"] if record else "nothing"
-            raise RunbookError(f"{self.name} holds {holds}, not {release['id']}: somebody changed it during the run")
+        record = refuse_other(self.name, record, release)
         running = self._running(wanted)
         pids = {name: info["pid"] for name, info in running.items()}
         answers: Answers = []
@@ -439,7 +483,8 @@ class Slot:
                     "again to make it anew"
                 )
 
-    def _write(self, release: Mapping[str, Any], services: Sequence[Service]) -> None:
+    def _write(self, release: Mapping[str, Any], services: Sequence[Service], chosen: Sequence[Service]) -> None:
+        """The record of all services of the slot, and what the process manager reads for those that are to start."""
         for directory in ("slots", "log"):
             (self.home / directory).mkdir(mode=0o700, exist_ok=True)
         started_at = iso(self.now())
@@ -463,6 +508,8 @@ class Slot:
         }
         write_json(self._record_path, record, 0o600)
         for number, one in enumerate(services):
+            if one not in chosen:
+                continue
             tree = self.home / "releases" / release["id"] / one.name
             section = self.manager.render(
                 self._program(one.name),
@@ -560,16 +607,23 @@ class Slot:
     # -- stop -----------------------------------------------------------------------------------------------------
 
     def stop(
-        self, services: Sequence[Mapping[str, Any]] = (), live_slot: str = "", check_mode: bool = False
+        self,
+        services: Sequence[Mapping[str, Any]] = (),
+        live_slot: str = "",
+        check_mode: bool = False,
+        only: Collection[str] = (),
     ) -> dict[str, Any]:
-        """End whatever the slot runs, last started first, each after its connections ended or their time is over.
+        """End whatever the slot runs, or ``only`` some, last started first, each after its connections ended or their
+        time is over.
 
         One by one, because a service's pool of connections to the one it depends on only closes with itself.
         """
         refuse_live(self.name, live_slot, "stopped")
-        known = self.known(services, stopping=True)
+        known = [one for one in self.known(services, stopping=True) if not only or one.name in only]
         cut, log, changed = 0, {}, False
-        held = (self.record() or {"release": ""})["release"]
+        record = self.record()
+        held = record["release"] if record else ""
+        left = [one for one in record["services"] if one["name"] not in only] if record and only else []
         if check_mode:
             return {"changed": self._holds(known), "connections_cut": 0, "log": {}}
         for one in reversed(known):
@@ -581,7 +635,10 @@ class Slot:
             log[one.name] = self._tail(one.name, held)
             changed = True
         self._refuse_strays([one for one in known if changed or self._record_path.exists()])
-        paths = [self._conf(one.name) for one in known] + [self._record_path]
+        if record and left and len(left) < len(record["services"]):
+            write_json(self._record_path, {**record, "services": left}, 0o600)
+            changed = True
+        paths = [self._conf(one.name) for one in known] + ([] if left else [self._record_path])
         for path in paths:
             if path.exists():
                 path.unlink()
@@ -627,8 +684,9 @@ class Slot:
         )
 
     def _holds(self, known: Sequence[Service]) -> bool:
+        recorded = {one.name for one in self._recorded(self.record())}
         return (
-            self._record_path.exists()
+            any(one.name in recorded for one in known)
             or any(self._conf(one.name).exists() for one in known)
             or any(self.manager.info(self._program(one.name)) for one in known)
         )

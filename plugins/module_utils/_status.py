@@ -27,6 +27,7 @@ def overview(
     problems = list(dict.fromkeys(f"{host}: {info['problem']}" for host, info in looks if info.get("problem")))
     problems += _reality.drift(_records.at_rest(history), asked)
     problems += [f"{host} does not run {live['version']}" for host in _reality.missing(live, there)] if live else []
+    problems += _reality.misplaced(live, there)
     problems += [
         f"{host}: {answer['name']}: {answer['problem']}"
         for host, info in there.items()

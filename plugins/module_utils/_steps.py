@@ -33,6 +33,7 @@ class Steps:
         self.first = models[self.targets[0]]
         self.runtime = f"runtime_{self.first['app_runtime']}"
         self.router = f"router_{self.first['app_router']}"
+        self.exclusive = _model.exclusives(self.first)
 
     def step(
         self, phase: str, role: str, verb: str, text: str, args: Mapping[str, Any], budget: float, **more: Any
@@ -63,22 +64,42 @@ class Steps:
         budget = max(_model.build_seconds(self.models[host]) for host in self.targets)
         return self.step("stage", self.runtime, "stage", to["version"], args, budget)
 
-    def start(self, phase: str, to: Place, hosts: Iterable[str], live_slot: str, **more: Any) -> Step:
+    def start(
+        self, phase: str, to: Place, hosts: Iterable[str], live_slot: str, beside: bool = False, **more: Any
+    ) -> Step:
+        """``beside`` the live slot: what is exclusive runs there, and is left out."""
         args = {
             host: {
                 "slot": to["slot"],
                 "release": {"id": to["release"], "version": to["version"]},
                 "live_slot": live_slot,
-                "services": _model.slot_services(self.models[host], to["slot"], to["answers"]),
+                "services": [
+                    service
+                    for service in _model.slot_services(self.models[host], to["slot"], to["answers"])
+                    if not (beside and service["name"] in self.exclusive)
+                ],
             }
             for host in hosts
         }
         text = f"{to['slot']} {to['version']} healthy"
         return self.step(phase, self.runtime, "start", text, args, self._start_budget(args), **more)
 
-    def verify(self, to: Place) -> Step:
+    def take_over(self, phase: str, to: Place, stop: Iterable[str], start: Iterable[str], **more: Any) -> list[Step]:
+        """What is exclusive ends in the slot beside ``to`` on ``stop``, then it starts in ``to`` on ``start``."""
+        names, steps = ", ".join(self.exclusive), []
+        only = {"only": self.exclusive}
+        if stop := list(stop):
+            slot = other(to["slot"])
+            ended = self.retire(phase, stop, slot, "", **more)
+            steps.append({**ended, "text": f"{names} stopped in {slot}", "args": _each(ended, only)})
+        if start := list(start):
+            begun = self.start(phase, to, start, "", **more)
+            steps.append({**begun, "text": f"{names} healthy in {to['slot']}", "args": _each(begun, only)})
+        return steps
+
+    def verify(self, to: Place, beside: bool = False) -> Step:
         """A process that ends once it has traffic leaves no trace at a router with other members: asked once more."""
-        started = self.start("verify", to, self.targets, "")
+        started = self.start("verify", to, self.targets, "", beside)
         keys = ("slot", "release", "services")
         args = {host: {key: given[key] for key in keys} for host, given in started["args"].items()}
         text = f"{to['slot']} {to['version']} still healthy"
@@ -204,6 +225,10 @@ class Steps:
                 steps.append(self.watch(watch_seconds, [one for one in (place, beside) if one], **more))
             steps[first:] = [{**step, "mark": f"batch {number}"} for step in steps[first:]]
         return steps
+
+
+def _each(step: Step, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {host: {**args, **more} for host, args in step["args"].items()}
 
 
 def _stable_seconds(model: _model.Model) -> float:

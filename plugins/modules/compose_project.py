@@ -62,6 +62,13 @@ options:
     description: The slot that takes the traffic, empty for none. It is not touched.
     type: str
     default: ""
+  only:
+    description:
+      - Names of the O(services) that a start or stop is about. The others of the slot are left alone.
+      - A start then needs the slot to hold O(release) already.
+    type: list
+    elements: str
+    default: []
   release:
     description: The release.
     type: dict
@@ -109,6 +116,10 @@ options:
       port:
         description: Port on which it is published in the slot.
         type: int
+      exclusive:
+        description: Whether it may run in one slot only, for O(state=read).
+        type: bool
+        default: false
       ports:
         description: Port per slot, for O(state=read). Others that listen on one are told as C(busy).
         type: dict
@@ -322,8 +333,8 @@ foreign:
   returned: for O(state=read)
 slots:
   description:
-    - What each slot holds, C(release), C(version), C(running), C(healthy), C(services), C(answers), C(busy) and
-      C(problem), as M(signalbox.runbook.target_info) tells it.
+    - What each slot holds, C(release), C(version), C(running), C(healthy), C(exclusive), C(services), C(answers),
+      C(busy) and C(problem), as M(signalbox.runbook.target_info) tells it.
     - Of each service the C(state) of its container, C(health), C(restarts), C(image), C(pid), C(since) and C(port).
   type: dict
   returned: for O(state=read)
@@ -408,7 +419,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fe
 from ansible_collections.signalbox.runbook.plugins.module_utils._model import texts
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import manifests
-from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS
+from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, predicted
 
 SERVICE_OPTIONS = {
     "name": {"type": "str", "required": True},
@@ -418,6 +429,7 @@ SERVICE_OPTIONS = {
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "port": {"type": "int"},
     "ports": {"type": "dict", "options": {slot: {"type": "int", "required": True} for slot in SLOTS}},
+    "exclusive": {"type": "bool", "default": False},
     "start_seconds": {"type": "float", "default": 60},
     "stop_seconds": {"type": "float", "default": 10},
     "drain_seconds": {"type": "float", "default": 10},
@@ -445,6 +457,7 @@ ARGUMENTS = {
     },
     "in_use": {"type": "list", "elements": "str", "default": []},
     "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
+    "only": {"type": "list", "elements": "str", "default": []},
     "files": {"type": "list", "elements": "str", "default": []},
     "contents": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "variables": {"type": "dict", "default": {}, "no_log": True},
@@ -549,26 +562,16 @@ def held(slot: _compose.ComposeSlot) -> dict[str, Any]:
     return {"slot": slot.name, "release": info["release"], "version": info["version"], "services": services}
 
 
-def predicted(params: dict[str, Any], before: dict[str, Any], changed: bool) -> dict[str, Any]:
-    if not changed:
-        return before
-    after = {"slot": params["slot"], "release": "", "version": "", "services": {}}
-    if params["state"] == "started":
-        services = {one["name"]: {"port": one["port"], "state": "running"} for one in params["services"]}
-        after.update(release=params["release"]["id"], version=params["release"]["version"], services=services)
-    return after
-
-
 def change(params: dict[str, Any], docker: Docker, check_mode: bool) -> dict[str, Any]:
     slot = slot_of(params, params["slot"], docker)
     before = held(slot)
     if params["state"] == "started":
-        result = slot.start(params["release"], params["services"], params["live_slot"], check_mode)
+        result = slot.start(params["release"], params["services"], params["live_slot"], check_mode, params["only"])
     elif params["state"] == "proven":
         return slot.prove(params["release"], params["services"])
     else:
-        result = slot.stop(params["services"], params["live_slot"], check_mode)
-    after = predicted(params, before, result["changed"]) if check_mode else held(slot)
+        result = slot.stop(params["services"], params["live_slot"], check_mode, params["only"])
+    after = predicted(params, before, result["changed"], "running") if check_mode else held(slot)
     return {**result, "diff": {"before": before, "after": after}}
 
 

@@ -68,6 +68,13 @@ options:
         description: Its version, for the record of the slot.
         type: str
         required: true
+  only:
+    description:
+      - Names of the O(services) that this is about. The others of the slot are left alone, whether they run or not.
+      - A start then needs the slot to hold O(release) already.
+    type: list
+    elements: str
+    default: []
   services:
     description:
       - The services in the order in which they start. Needed for O(state=started).
@@ -318,7 +325,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._managers import
     manager_of,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
-from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, Slot
+from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, Slot, predicted
 
 RELEASE_OPTIONS = {
     "id": {"type": "str", "required": True},
@@ -343,6 +350,7 @@ ARGUMENTS: dict[str, Any] = {
     "live_slot": {"type": "str", "default": ""},
     "release": {"type": "dict", "options": RELEASE_OPTIONS},
     "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
+    "only": {"type": "list", "elements": "str", "default": []},
     **MANAGER_OPTIONS,
     "user": {"type": "str", "default": ""},
     "interval_seconds": {"type": "float", "default": 0.2},
@@ -360,26 +368,16 @@ def held(slot: Slot) -> dict[str, Any]:
     return {"slot": slot.name, "release": info["release"], "version": info["version"], "services": services}
 
 
-def predicted(params: dict[str, Any], before: dict[str, Any], changed: bool) -> dict[str, Any]:
-    if not changed:
-        return before
-    after = {"slot": params["slot"], "release": "", "version": "", "services": {}}
-    if params["state"] == "started":
-        services = {one["name"]: {"port": one["port"], "state": "RUNNING"} for one in params["services"]}
-        after.update(release=params["release"]["id"], version=params["release"]["version"], services=services)
-    return after
-
-
 def change(slot: Slot, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     before = held(slot)
     services = params["services"] or []
     if params["state"] == "started":
-        result = slot.start(params["release"], services, params["live_slot"], check_mode)
+        result = slot.start(params["release"], services, params["live_slot"], check_mode, params["only"])
     elif params["state"] == "proven":
         result = slot.prove(params["release"], services)
     else:
-        result = slot.stop(services, params["live_slot"], check_mode)
-    after = predicted(params, before, result["changed"]) if check_mode else held(slot)
+        result = slot.stop(services, params["live_slot"], check_mode, params["only"])
+    after = predicted(params, before, result["changed"], "RUNNING") if check_mode else held(slot)
     return {**result, "diff": {"before": before, "after": after}}
 
 

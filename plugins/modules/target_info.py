@@ -62,6 +62,10 @@ options:
         description: Name of the service.
         type: str
         required: true
+      exclusive:
+        description: Whether it may run in one slot only.
+        type: bool
+        default: false
       ports:
         description:
           - Port of the service per slot. Others that listen on one are told as C(busy).
@@ -227,6 +231,11 @@ slots:
               does not answer.
           type: dict
           returned: success
+        exclusive:
+          description: Whether each service that may run in one slot only runs in this one. The others are C(running).
+          type: dict
+          returned: success
+          sample: {mailer: true}
         answers:
           description: Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
           type: list
@@ -299,6 +308,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLO
 
 SERVICE_OPTIONS = {
     "name": {"type": "str", "required": True},
+    "exclusive": {"type": "bool", "default": False},
     "ports": {"type": "dict", "options": {slot: {"type": "int", "required": True} for slot in SLOTS}},
     "probes": {"type": "list", "elements": "dict", "default": [], "options": PROBE_OPTIONS},
 }

@@ -10,13 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 
-import local
-from runbook_site import Site
-
-
-def make_site(directory: Path, targets: int) -> Iterator[Site]:
-    with local.Lab(directory / "lab", targets=targets) as lab:
-        yield Site(lab, directory)
+from runbook_site import Site, make_site
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conftest import PREFIX, docker
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 
 import images
+from engine import PREFIX, docker
 
 import local
 from runbook_site import Site
@@ -59,7 +58,7 @@ app_services:
     version:
       path: /version
       key: version
-    start_seconds: 40
+    start_seconds: "{{ test_start_seconds | default(40) }}"
     stop_seconds: 5
     drain_seconds: 5
 """
@@ -127,10 +126,10 @@ class ComposeSite(Site):
         return set(names.split())
 
 
-def make_site(directory: Path, name: str, targets: int) -> Iterator[ComposeSite]:
+def make_site(directory: Path, name: str, targets: int, router: str = "nginx") -> Iterator[ComposeSite]:
     subnet = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}")
     gateway = str(ipaddress.ip_network(subnet)[1])  # this machine, as containers of any network reach it
-    with local.Lab(directory / "lab", targets=targets) as lab:
+    with local.Lab(directory / "lab", targets=targets, router=router) as lab:
         forwarders = [Forwarder(gateway, lab.ports[part]) for part in ("database", "redis")]
         site = ComposeSite(lab, directory, name, gateway)
         try:

@@ -6,7 +6,6 @@ import io
 import json
 import secrets
 import socket
-import subprocess
 import sys
 import tarfile
 import urllib.request
@@ -23,30 +22,14 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
 
 import images
+from engine import PREFIX, docker, remove_ours, why_not
 
-PREFIX = f"rbt{secrets.token_hex(3)}"
 SHORT_FILE = 'FROM {base}\nCOPY app.py /app.py\nENV BUILT_VERSION={version}\nCMD ["python3", "/app.py"]\n'
 COMPOSE = "services:\n  api:\n    image: anything\n    ports: ['9:9']\n"
 DEFAULTS = {
     key: option.get("default", None if option["type"] != "bool" else False)
     for key, option in compose_project.ARGUMENTS.items()
 }
-
-
-def docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True, timeout=120).stdout.strip()
-
-
-def why_not() -> str:
-    """Why these tests can't run here; empty when they can."""
-    for words in (["info"], ["compose", "version"]):
-        try:
-            done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=60, check=False)
-        except FileNotFoundError:
-            return "there is no Docker on this machine; as root, tests/lab/docker.sh installs it"
-        if done.returncode != 0:
-            return f"Docker can't be used here: {done.stderr.strip().splitlines()[-1]}"
-    return ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,13 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cleaned() -> Iterator[None]:
     """Whatever a test leaves is removed: containers, networks and images with our prefix, and nothing else."""
     yield
-    for kind, remove in (("container", ["rm", "--force", "--volumes"]), ("network", ["rm"])):
-        words = ["ls", "--quiet", "--filter", f"name={PREFIX}", *(["--all"] if kind == "container" else [])]
-        for found in docker(kind, *words).split():
-            docker(kind, *remove, found)
-    for name in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
-        if PREFIX in name and not name.endswith("<none>"):
-            docker("image", "rm", "--force", name)
+    remove_ours()
 
 
 def build(version: str, name: str = "api", built: str = "") -> str:

@@ -21,7 +21,8 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._connections imp
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import Docker, run_command
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.modules import compose_project
-from conftest import PREFIX, Place, build, docker, images, refusal
+from conftest import Place, build, images, refusal
+from engine import PREFIX, docker
 
 from runbook_site import tree
 

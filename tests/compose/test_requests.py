@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from compose_site import ComposeSite, make_site
-from conftest import docker
+from engine import docker
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chaos"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,27 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 
-import local
-from runbook_site import CHECKOUT, Site
-
-CONNECTIONS = CHECKOUT / "tests" / "lab" / "connection"
-
-
-def make_site(directory: Path, targets: int, router: str = "nginx") -> Iterator[Site]:
-    with local.Lab(directory / "lab", targets=targets, router=router) as lab:
-        yield Site(lab, directory)
-
-
-def as_elsewhere(site: Site, **hosts: dict[str, str]) -> None:
-    """Every host of the site is another machine to Ansible from now on; ``hosts`` have more variables."""
-    path = site.inventory / "hosts.yml"
-    inventory = json.loads(path.read_text(encoding="utf-8"))
-    inventory["all"]["vars"]["ansible_connection"] = "elsewhere"
-    for group in inventory["all"]["children"].values():
-        for host in group["hosts"]:
-            group["hosts"][host] = hosts.get(host, {})
-    path.write_text(json.dumps(inventory), encoding="utf-8")
-    site.settings = {"ANSIBLE_CONNECTION_PLUGINS": str(CONNECTIONS)}
+from runbook_site import Site, make_site
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import make_site
 
-from runbook_site import Play, Site
+from runbook_site import Play, Site, make_site
 
 OLD, NEW = "0.64.8", "0.65.1"
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import as_elsewhere, make_site
 
-from runbook_site import CHECKOUT, PLAYBOOK, Site
+from runbook_site import CHECKOUT, PLAYBOOK, Site, as_elsewhere, make_site
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +88,12 @@ def asked(site: Site, host: str, connection: str, name: str, arguments: dict[str
     return {key: value for key, value in answer.items() if not key.startswith("_ansible") and key != "invocation"}
 
 
+TIMES = ("duration_ms", "disk_free_bytes", "seconds", "date")
+
+
 def without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in ("elapsed_ms", "disk_free_bytes", "seconds")}
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
     return [without_times(one) for one in value] if isinstance(value, list) else value
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import as_elsewhere, make_site
 
-from runbook_site import Site
+from runbook_site import Site, as_elsewhere, make_site
 
 MOST = 6
 

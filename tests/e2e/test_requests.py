@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
-from conftest import make_site
 
-from runbook_site import Site
+from runbook_site import Site, make_site
 
 LOAD = {"accounting_requests_per_second": 400, "accounting_connections": 12}
 AT_LEAST = 10_000

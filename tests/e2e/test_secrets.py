@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from runbook_site import Play, Site
+from runbook_site import Play, Site, as_elsewhere, make_site
 
 API_KEY = "s3cr3t-api-key-5ef0c1a29b"
 FILE_CONTENT = "s3cr3t-file-content-77d1e0"
@@ -34,6 +34,15 @@ def spy(*words):
 
 syslog.syslog = spy
 """
+
+
+@pytest.fixture(scope="module", params=["in place", "carried there"])
+def small_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One target, once as this machine and once as another: modules come to it in different ways."""
+    for made in make_site(tmp_path_factory.mktemp("secrets"), 1):
+        if request.param == "carried there":
+            as_elsewhere(made)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +183,8 @@ def test_first_release_and_upgrade(site: Site, secrets: dict[str, str]) -> None:
         assert looked.play.code == 0, looked.play.output[-3000:]
         assert len(looked.places["output"]) > 20_000, "this was not verbose"
         assert b"ansible-playbook" in looked.places["a command line"]
-        assert b"Invoked with" in looked.places[str(site.directory / "spy" / "syslog")]
+        said = looked.places.get(str(site.directory / "spy" / "syslog"), b"")
+        assert (b"Invoked with" in said) == bool(site.settings), "modules say it where they are carried"
         check(looked, secrets)
 
 

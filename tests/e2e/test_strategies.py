@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_site
 
 import local
-from runbook_site import Play, Site, version_at
+from runbook_site import Play, Site, make_site, version_at
 
 LOAD = {"accounting_requests_per_second": 250, "accounting_connections": 10}
 AT_LEAST = 10_000

@@ -7,25 +7,23 @@ import os
 import random
 import subprocess
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import images
 import yaml
 
-from runbook_site import CHECKOUT, PLAYBOOK, Play, version_at
+from runbook_site import Plays, version_at
 
 NODE = os.environ.get("RUNBOOK_KUBERNETES_NODE", "127.0.0.1")
 HOST = "cluster1"
 
 
-class Site:
-    """Every play ends within ``timeout`` seconds or fails the test."""
+class Site(Plays):
+    timeout = 240.0
 
     def __init__(self, kubeconfig: str, directory: Path) -> None:
+        super().__init__(directory, directory / "inventory.yml", directory / "state")
         self.kubeconfig = kubeconfig
-        self.directory = directory
-        self.reports = directory / "reports"
-        self.state = directory / "state"
         self.namespace = f"runbook-test-{random.randrange(16**6):06x}"
         config = self.json("config", "view")
         self.context = config["current-context"]
@@ -33,7 +31,6 @@ class Site:
         self.kubectl("create", "namespace", self.namespace)
         self.port = self._free_node_port()
         self.url = f"http://{NODE}:{self.port}"
-        self.inventory = directory / "inventory.yml"
         self.inventory.write_text(yaml.safe_dump(self._inventory()), encoding="utf-8")
 
     def close(self) -> None:
@@ -73,7 +70,7 @@ class Site:
                     "files": {"conf/settings.ini": "version={{ app_version }}\n"},
                     "health": {"path": "/health", "expect": {"status": "ok"}},
                     "version": {"path": "/version", "key": "version"},
-                    "start_seconds": 30,
+                    "start_seconds": "{{ test_start_seconds | default(30) }}",
                     "stop_seconds": 5,
                     "drain_seconds": 5,
                 }
@@ -83,53 +80,11 @@ class Site:
         groups = {name: {"hosts": hosts} for name in ("targets", "routers")}
         return {"all": {"vars": variables, "children": {**groups, "state": {"hosts": {"state1": {}}}}}}
 
-    # -- plays ----------------------------------------------------------------------------------------------------
-
     def release(self, version: str, **faults: Any) -> None:
         images.build(version, faults)
 
     def environment(self) -> dict[str, str]:
-        plain = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_") and k != "KUBECONFIG"}
-        return {**plain, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-
-    def command(self, verb: str, *options: str, **variables: Any) -> list[str]:
-        given = {
-            "app_report_dir": str(self.reports),
-            "watch_seconds": 0,
-            "accounting_requests_per_second": 50,
-            **variables,
-        }
-        playbook = str(CHECKOUT / "playbooks" / f"{verb}.yml")
-        return [str(PLAYBOOK), playbook, "-i", str(self.inventory), "-e", json.dumps(given), *options]
-
-    def start(self, verb: str, *options: str, **variables: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(verb, *options, **variables),
-            cwd=CHECKOUT,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, verb: str, *options: str, timeout: float = 240, **variables: Any) -> Play:
-        before = set(self.reports.glob("*.json"))
-        process = self.start(verb, *options, **variables)
-        try:
-            output, _nothing = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        new = sorted(set(self.reports.glob("*.json")) - before)
-        report = json.loads(new[0].read_text(encoding="utf-8")) if new else None
-        return Play(process.returncode, output, report)
-
-    def deploy(self, version: str, *options: str, **variables: Any) -> Play:
-        return self.run("deploy", *options, app_version=version, **variables)
-
-    def rollback(self, *options: str, **variables: Any) -> Play:
-        return self.run("rollback", *options, **{"app_reason": "a test", **variables})
+        return {key: value for key, value in super().environment().items() if key != "KUBECONFIG"}
 
     # -- what is really there -------------------------------------------------------------------------------------
 
@@ -168,20 +123,10 @@ class Site:
     def selector(self, service: str = "demo-backend") -> dict[str, str]:
         return dict(self.json("get", "service", service, namespaced=True)["spec"]["selector"])
 
-    def snapshot(self) -> dict[str, str]:
+    def everything(self) -> dict[str, str]:
         """Every object of the namespace with its resourceVersion: what "nothing touched" is compared by."""
         kinds = "configmaps,secrets,services,deployments,pods,poddisruptionbudgets"
         return {
             f"{one['kind']} {one['metadata']['name']}": one["metadata"]["resourceVersion"]
             for one in self.objects(kinds)
         }
-
-    def history(self) -> list[dict[str, Any]]:
-        path = self.state / "history.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-    def live(self) -> Optional[str]:
-        for record in reversed(self.history()):
-            if record["outcome"] in ("deployed", "restored"):
-                return str(record["to"]["version"])
-        return None

@@ -7,10 +7,10 @@
 Usage: nodes.py up [--targets 2] [--root build/nodes]
        nodes.py down [--root build/nodes]
 
-Targets and one router with Debian's nginx, on a network of their own. Ansible logs in as `deploy` (sudo without a
-password) with a key made for this lab; the host keys are made here too, so known_hosts is known, not scanned. The
-image is Debian 12, made with mmdebstrap from the mirror in this machine's own apt sources, without any registry; a
-container never is privileged. Linux with cgroup v1 or v2, as root or as a member of the group docker.
+Targets and one router with Debian's nginx or HAProxy, on a network of their own. Ansible logs in as `deploy` (sudo
+without a password) with a key made for this lab; the host keys are made here too, so known_hosts is known, not
+scanned. The image is Debian 12, made with mmdebstrap from the mirror in this machine's own apt sources, without any
+registry; a container never is privileged. Linux with cgroup v1 or v2, as root or as a member of the group docker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IMAGE = "runbook-lab-node"
 SUITE = "bookworm"  # its systemd runs with cgroup v1 and v2
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2", "procps", "curl", "ca-certificates"),
-    *("python3", "python3-venv", "nginx"),
+    *("python3", "python3-venv", "nginx", "haproxy"),
 )
 # `deploy` is who Ansible logs in as, `demo` who the services run as. Keys and machine id are each node's own.
 PREPARE = """
@@ -53,7 +53,8 @@ chmod 0440 "$1/etc/sudoers.d/deploy"
 mkdir -p -m 0755 "$1/home/deploy/.ssh"
 rm -f "$1"/etc/ssh/ssh_host_*_key* "$1"/etc/nginx/sites-enabled/default
 : > "$1/etc/machine-id"
-chroot "$1" systemctl disable --quiet nginx.service apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
+chroot "$1" systemctl disable --quiet nginx.service haproxy.service
+chroot "$1" systemctl disable --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
 for unit in systemd-firstboot systemd-udevd systemd-logind console-getty; do
     chroot "$1" systemctl mask --quiet "$unit.service"
 done
@@ -64,6 +65,7 @@ BOOT = (
     *("--tmpfs", "/run", "--tmpfs", "/run/lock", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--cgroupns=host"),
     *("--memory", "768m", "--pids-limit", "4096", "--stop-signal", "SIGRTMIN+3"),
 )
+PORTS = {"blue": 8001, "green": 18001}  # of the demo application in its slots
 BUILD_SECONDS = 600.0
 BOOT_SECONDS = 90.0
 # Both connect to applications that keep connections open; what an unknown upstream answers is a refusal.
@@ -79,6 +81,28 @@ NGINX = """server {
 INCLUDE = (
     "# Written by signalbox.runbook; changes are overwritten.\nupstream demo_backend { server 127.0.0.1:9 down; }\n"
 )
+HAPROXY = """global
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+    server-state-file /var/lib/haproxy/server-state
+    user haproxy
+    group haproxy
+
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 30s
+    retries 0
+    option abortonclose
+    load-server-state-from-file global
+
+frontend front
+    bind :80
+    default_backend demo_backend
+
+backend demo_backend
+    balance roundrobin
+"""
 
 
 def why_not() -> str:
@@ -169,8 +193,9 @@ def make_image() -> None:
 class Nodes:
     """``with Nodes(root, targets=2) as lab`` makes the nodes and removes them."""
 
-    def __init__(self, root: Path = DEFAULT_ROOT, targets: int = 2) -> None:
+    def __init__(self, root: Path = DEFAULT_ROOT, targets: int = 2, router: str = "nginx") -> None:
         self.root = Path(root).resolve()
+        self.routing = router
         self.names = [f"target{number}" for number in range(1, targets + 1)]
         self.router = "router1"
         self.mark = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
@@ -296,6 +321,15 @@ class Nodes:
         write(self.root / "known_hosts", known)
 
     def _prepare_router(self) -> None:
+        if self.routing == "haproxy":
+            servers = [
+                f"    server {name}_{slot} {self.addresses[name]}:{PORTS[slot]} disabled\n"
+                for name in self.names
+                for slot in ("blue", "green")
+            ]
+            self.put(self.router, "/etc/haproxy/haproxy.cfg", HAPROXY + "".join(servers))
+            self.sh(self.router, "systemctl enable --now haproxy")
+            return
         self.put(self.router, "/etc/nginx/conf.d/runbook.conf", INCLUDE)
         self.put(self.router, "/etc/nginx/sites-enabled/demo", NGINX)
         self.sh(self.router, "systemctl enable --now nginx")

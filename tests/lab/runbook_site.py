@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -30,19 +31,23 @@ class Play(NamedTuple):
         return str(self.report["outcome"]) if self.report else "none"
 
 
-class Site:
-    """One lab with its inventory. Every play ends within ``timeout`` seconds or fails the test."""
+class Plays:
+    """The verbs against one inventory, as a user runs them, and what they leave. Every play ends within ``timeout``
+    seconds or fails the test."""
 
-    def __init__(self, lab: local.Lab, directory: Path) -> None:
-        self.lab = lab
+    timeout = 180.0
+    artifacts: Path  # where releases are built
+
+    def __init__(self, directory: Path, inventory: Path, state: Path) -> None:
         self.directory = directory
-        self.inventory = lab.write_inventory(directory / "inventory")
+        self.inventory = inventory
         self.reports = directory / "reports"
-        self.state = lab.root / "state"
+        self.state = state
         self.settings: dict[str, str] = {}  # more of Ansible's environment variables
+        self.variables: dict[str, Any] = {}  # given to every play
 
-    def release(self, version: str, **faults: Any) -> Path:
-        return app.build(version, faults, self.lab.root / "artifacts")[0]
+    def release(self, version: str, **faults: Any) -> Any:
+        return app.build(version, faults, self.artifacts)[0]
 
     def environment(self) -> dict[str, str]:
         plain = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
@@ -53,6 +58,7 @@ class Site:
             "app_report_dir": str(self.reports),
             "watch_seconds": 0,
             "accounting_requests_per_second": 50,
+            **self.variables,
             **variables,
         }
         playbook = str(CHECKOUT / "playbooks" / f"{verb}.yml")
@@ -69,11 +75,11 @@ class Site:
             text=True,
         )
 
-    def run(self, verb: str, *options: str, timeout: float = 180, **variables: Any) -> Play:
+    def run(self, verb: str, *options: str, timeout: Optional[float] = None, **variables: Any) -> Play:
         before = set(self.reports.glob("*.json"))
         process = self.start(verb, *options, **variables)
         try:
-            output, _nothing = process.communicate(timeout=timeout)
+            output, _nothing = process.communicate(timeout=timeout or self.timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -90,6 +96,28 @@ class Site:
     def status(self) -> Play:
         return self.run("status")
 
+    # -- the records ------------------------------------------------------------------------------------------------
+
+    def history(self) -> list[dict[str, Any]]:
+        path = self.state / "history.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def live(self) -> Optional[str]:
+        """The version that the records say is live."""
+        for record in reversed(self.history()):
+            if record["outcome"] in ("deployed", "restored"):
+                return str(record["to"]["version"])
+        return None
+
+
+class Site(Plays):
+    """The local lab with its inventory."""
+
+    def __init__(self, lab: local.Lab, directory: Path) -> None:
+        super().__init__(directory, lab.write_inventory(directory / "inventory"), lab.root / "state")
+        self.lab = lab
+        self.artifacts = lab.root / "artifacts"
+
     # -- what is really there, asked past the collection -------------------------------------------------------
 
     def answers(self, count: int = 12) -> set[str]:
@@ -103,16 +131,9 @@ class Site:
     def slots(self) -> dict[str, dict[str, str]]:
         return {t: {slot: self.slot(t, slot) for slot in ("blue", "green")} for t in self.lab.names}
 
-    def history(self) -> list[dict[str, Any]]:
-        path = self.state / "history.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-    def live(self) -> Optional[str]:
-        """The version that the records say is live."""
-        for record in reversed(self.history()):
-            if record["outcome"] in ("deployed", "restored"):
-                return str(record["to"]["version"])
-        return None
+    def everything(self) -> dict[str, Any]:
+        """What "nothing touched" is compared by."""
+        return tree(self.lab.root / "targets", self.lab.root / "router", self.state)
 
 
 def version_at(base: str) -> str:
@@ -131,3 +152,20 @@ def tree(*roots: Path) -> dict[str, tuple[int, int, bytes]]:
             if path.is_file() and not path.is_symlink() and path.suffix not in (".log", ".lock"):
                 found[str(path)] = (path.stat().st_mode, path.stat().st_size, path.read_bytes())
     return found
+
+
+def make_site(directory: Path, targets: int, router: str = "nginx") -> Iterator[Site]:
+    with local.Lab(directory / "lab", targets=targets, router=router) as lab:
+        yield Site(lab, directory)
+
+
+def as_elsewhere(site: Site, **hosts: dict[str, str]) -> None:
+    """Every host of the site is another machine to Ansible from now on; ``hosts`` have more variables."""
+    path = site.inventory / "hosts.yml"
+    inventory = json.loads(path.read_text(encoding="utf-8"))
+    inventory["all"]["vars"]["ansible_connection"] = "elsewhere"
+    for group in inventory["all"]["children"].values():
+        for host in group["hosts"]:
+            group["hosts"][host] = hosts.get(host, {})
+    path.write_text(json.dumps(inventory), encoding="utf-8")
+    site.settings = {"ANSIBLE_CONNECTION_PLUGINS": str(CHECKOUT / "tests" / "lab" / "connection")}

@@ -8,10 +8,9 @@ from typing import Any
 
 import build as app
 import nodes
-from runbook_site import Site, version_at
+from runbook_site import Plays, Site, version_at
 
 HOME = "/srv/demo"
-PORTS = {"blue": 8001, "green": 18001}
 TOKEN = "nodes-4f1c9e77-token"
 
 
@@ -21,19 +20,15 @@ class NodeSite(Site):
     lab: nodes.Nodes  # type: ignore[assignment]
 
     def __init__(self, lab: nodes.Nodes, directory: Path) -> None:
+        Plays.__init__(self, directory, lab.write_inventory(directory / "inventory"), directory / "state")
         self.lab = lab
-        self.directory = directory
-        self.inventory = lab.write_inventory(directory / "inventory")
-        self.reports = directory / "reports"
-        self.state = directory / "state"
         self.artifacts = directory / "artifacts"
-        self.settings = {}
         self._write_variables()
 
     def _write_variables(self) -> None:
         service = {
             "name": "backend",
-            "port": PORTS["blue"],
+            "port": nodes.PORTS["blue"],
             "artifact": {
                 "archive": "{{ nodes_archive }}",
                 "sha256": "{{ lookup('file', nodes_archive ~ '.sha256') | split | first }}",
@@ -43,7 +38,7 @@ class NodeSite(Site):
             "secrets": {"API_TOKEN": TOKEN},
             "health": {"path": "/health", "expect": {"status": "ok"}},
             "version": {"path": "/version", "key": "version"},
-            "start_seconds": 15,
+            "start_seconds": "{{ test_start_seconds | default(15) }}",
             "stop_seconds": 5,
             "drain_seconds": 5,
         }
@@ -51,6 +46,7 @@ class NodeSite(Site):
             "nodes_archive": f"{self.artifacts}/demo-{{{{ app_version }}}}.tar.gz",
             "app_name": "demo",
             "app_environment": "nodes",
+            "app_router": self.lab.routing,
             "app_url": self.lab.front_url,
             "app_router_url": "http://127.0.0.1",
             "app_home": HOME,
@@ -65,7 +61,7 @@ class NodeSite(Site):
             "runtime_host_stable_seconds": 2,
             "runtime_host_links": True,
         }
-        routers = {"router_nginx_pid_path": "/run/nginx.pid"}
+        routers = {"router_nginx_pid_path": "/run/nginx.pid"} if self.lab.routing == "nginx" else {}
         for group, variables in (("all", everywhere), ("targets", targets), ("routers", routers)):
             path = self.inventory / "group_vars" / f"{group}.yml"
             path.parent.mkdir(exist_ok=True)
@@ -77,7 +73,7 @@ class NodeSite(Site):
     # -- what is really there, asked past the collection -------------------------------------------------------
 
     def slot(self, target: str, slot: str) -> str:
-        return version_at(f"http://{self.lab.addresses[target]}:{PORTS[slot]}")
+        return version_at(f"http://{self.lab.addresses[target]}:{nodes.PORTS[slot]}")
 
     def unit(self, target: str, slot: str, *properties: str) -> list[str]:
         """Properties of the unit of a slot, as systemd tells them; empty for what it does not know."""
@@ -93,8 +89,8 @@ class NodeSite(Site):
     def link(self, target: str, name: str) -> str:
         return self.lab.sh(target, f"readlink {HOME}/{name}", check=False)
 
-    def disk(self) -> dict[str, str]:
+    def everything(self) -> dict[str, str]:
         """Everything of ours on the disks of all nodes, with mode, owner and time: what "nothing touched" means."""
-        places = f"{HOME} /etc/systemd/system /etc/nginx /var/lib/runbook"
+        places = f"{HOME} /etc/systemd/system /etc/nginx /var/lib/haproxy /var/lib/runbook"
         find = f"find {places} ! -name '*.lock' -printf '%p %y %m %u %s %T@ %l\\n' 2>/dev/null | sort"
         return {host: self.lab.sh(host, find, check=False) for host in self.lab.hosts}

@@ -42,39 +42,6 @@ def test_a_service_that_crashes_again_and_again_takes_no_traffic(live: NodeSite)
     still_live(live)
 
 
-def test_a_service_that_does_not_start_shows_its_last_words(live: NodeSite) -> None:
-    live.release("1.2.0", fail_to_start=True)
-    bad = live.deploy("1.2.0")
-    assert bad.outcome == "failed", bad.output
-    assert "exit-code, exit status 1" in bad.output
-    assert "the setting SIGNING_KEY is missing" in bad.output
-    still_live(live)
-
-
-@pytest.mark.requirement("HC-18")
-def test_a_release_that_says_another_version_takes_no_traffic(live: NodeSite) -> None:
-    live.release("1.3.0", wrong_version="9.9.9")
-    bad = live.deploy("1.3.0")
-    assert bad.outcome == "failed", bad.output
-    assert "9.9.9" in bad.output
-    still_live(live)
-
-
-@pytest.mark.requirement("BG-12")
-def test_a_release_that_turns_bad_is_taken_back_by_the_watch(live: NodeSite) -> None:
-    live.release("1.4.0", errors_percent=60, after_seconds=1)
-    bad = live.deploy(
-        "1.4.0",
-        watch_seconds=30,
-        watch_interval_seconds=0.5,
-        watch_window_seconds=3,
-        accounting_requests_per_second=50,
-    )
-    assert bad.outcome == "rolled_back", bad.output
-    assert bad.report and "error rate" in bad.report["failure"]
-    still_live(live)
-
-
 def test_a_service_that_crashes_once_it_has_traffic_is_taken_back(live: NodeSite) -> None:
     live.release("1.5.0", crash_after_seconds=8)
     bad = live.deploy(
@@ -140,21 +107,21 @@ def test_a_host_that_can_not_take_part_is_refused_before_anything(
     live.release("2.0.0")
     target = live.lab.names[1]
     with made(live, target, make, undo):
-        before = live.disk()
+        before = live.everything()
         refused = live.deploy("2.0.0")
         assert refused.code != 0
         assert said in refused.output.replace("\n", " "), refused.output
         assert "nothing has been touched" in refused.output
-        assert live.disk() == before
+        assert live.everything() == before
     still_live(live)
 
 
 def test_without_root_nothing_is_touched(live: NodeSite) -> None:
-    before = live.disk()
+    before = live.everything()
     refused = live.deploy("2.0.0", ansible_become=False)
     assert refused.code != 0
     assert "ansible_become" in refused.output, refused.output
-    assert live.disk() == before
+    assert live.everything() == before
 
 
 def test_a_user_that_does_not_exist_stops_the_run_before_traffic(live: NodeSite) -> None:

@@ -55,16 +55,6 @@ def test_the_secret_is_read_by_the_user_of_the_service_only(site: NodeSite) -> N
     assert "x" not in site.lab.sh(target, f"ls {release}/app").split()
 
 
-@pytest.mark.smoke
-@pytest.mark.requirement("DEP-19")
-def test_same_release_again_changes_nothing(site: NodeSite) -> None:
-    before = site.disk()
-    again = site.deploy("1.1.0", "-v")
-    assert again.code == 0, again.output
-    assert "nothing to do" in again.output and "changed:" not in again.output
-    assert site.disk() == before
-
-
 def test_a_boot_brings_back_the_same_releases_in_the_same_slots(site: NodeSite) -> None:
     target = site.lab.names[0]
     before = site.unit(target, "green", "ExecMainStartTimestampMonotonic")

@@ -24,8 +24,10 @@ TARGETS, ROUTERS = ("web1", "web2"), ("lb1", "lb2")
 SECRET = "s3cr3t-Value"
 
 
-def models(version, targets=TARGETS, **more):
+def models(version, targets=TARGETS, exclusive=(), **more):
+    """``exclusive`` are the names of workers beside the two services that always are."""
     found = {}
+    services = [("frontend", 3002), ("backend", 3001), *((name, 3003 + i) for i, name in enumerate(exclusive))]
     for number, host in enumerate((*targets, *ROUTERS, "st1"), 1):
         values = {
             "app_name": "clickview",
@@ -47,12 +49,13 @@ def models(version, targets=TARGETS, **more):
                     "health": {"path": "/health"},
                     "version": {"path": "/version"},
                     "routed": name == "frontend",
+                    "exclusive": name in exclusive,
                     "depends_on": ["backend"] if name == "frontend" else [],
                     "start_seconds": 20,
                     "stop_seconds": 5,
                     "drain_seconds": 10,
                 }
-                for name, port in (("frontend", 3002), ("backend", 3001))
+                for name, port in services
             ],
             **more,
         }
@@ -110,7 +113,21 @@ class World:
         return any(shares.get((target, slot)) for shares in self.shares.values())
 
     def info(self):
-        return copy.deepcopy(self.targets), {host: self._router(host) for host in ROUTERS}
+        targets = copy.deepcopy(self.targets)
+        for info in targets.values():
+            for slot in filter(None, info["slots"].values()):
+                slot["exclusive"] = {name: name in slot["services"] for name in self.exclusive}
+        return targets, {host: self._router(host) for host in ROUTERS}
+
+    @property
+    def exclusive(self):
+        return set(self.settings.get("exclusive", ()))
+
+    def _alone(self):
+        """What is exclusive runs in one slot of a target at most."""
+        for target, info in self.targets.items():
+            blue, green = ((slot or {"services": set()})["services"] for slot in info["slots"].values())
+            assert not blue & green & self.exclusive, f"{blue & green & self.exclusive} in both slots of {target}"
 
     def _router(self, host):
         weights = {slot: weight for slot, weight in self.weights[host].items() if weight}
@@ -157,17 +174,30 @@ class World:
 
     def _start(self, host, args, bad):
         assert args["slot"] != args["live_slot"]
-        assert not self.has_traffic(host, args["slot"]), "a slot with traffic is touched"
+        names = {service["name"] for service in args["services"]}
         assert args["release"]["id"] in {release["id"] for release in self.targets[host]["releases"]}
-        self.targets[host]["slots"][args["slot"]] = {
-            "release": args["release"]["id"],
-            "version": args["release"]["version"],
-            "running": not bad,
-            "answers": [],
-        }
+        if "only" in args:
+            slot = self.targets[host]["slots"][args["slot"]]
+            assert slot["release"] == args["release"]["id"] and set(args["only"]) <= names & self.exclusive
+            slot["services"] |= set() if bad else set(args["only"])
+        else:
+            assert not self.has_traffic(host, args["slot"]), "a slot with traffic is touched"
+            self.targets[host]["slots"][args["slot"]] = {
+                "release": args["release"]["id"],
+                "version": args["release"]["version"],
+                "running": not bad,
+                "services": names,
+                "answers": [],
+            }
+        self._alone()
 
     def _retire(self, host, args, _bad):
         assert args["slot"] != args["live_slot"]
+        if "only" in args:
+            assert set(args["only"]) <= self.exclusive
+            slot = self.targets[host]["slots"][args["slot"]] or {"services": set()}
+            slot["services"] -= set(args["only"])
+            return
         assert not self.has_traffic(host, args["slot"]), "a slot with traffic is stopped"
         self.targets[host]["slots"][args["slot"]] = None
 
@@ -194,6 +224,7 @@ class World:
     def _verify(self, host, args, _bad):
         slot = self.targets[host]["slots"][args["slot"]]
         assert slot["running"] and slot["release"] == args["release"]["id"]
+        assert {service["name"] for service in args["services"]} <= slot["services"]
 
     def _prune(self, host, args, _bad):
         info = self.targets[host]
@@ -255,6 +286,7 @@ class World:
         standing = [info["slots"][slot] for info in self.targets.values()]
         assert all(one["running"] for one in standing)
         assert len({one["version"] for one in standing}) == 1
+        assert all(self.exclusive <= one["services"] for one in standing), "a worker of the live release does not run"
         return standing[0]["version"], slot
 
     def agrees(self):

@@ -217,6 +217,46 @@ def test_another_release_replaces_what_the_slot_runs(place):
     blue.stop()
 
 
+@pytest.mark.requirement("BG-13")
+def test_one_service_joins_and_leaves_the_others_of_its_slot(place):
+    """What runs in one slot only: the worker, while the api beside it keeps its process."""
+    release = place.stage(api="well", web="well")
+    blue = place.slot()
+    both = place.services("api", "web")
+    blue.start(release, both[:1])
+    pid = blue.info()["services"]["api"]["pid"]
+    joined = blue.start(release, both, only=["web"])
+    assert joined["changed"] and {answer["service"] for answer in joined["answers"]} == {"web"}
+    assert not blue.start(release, both, only=["web"])["changed"]
+    assert not blue.prove(release, both)["changed"]
+    assert [one["state"] for one in blue.info()["services"].values()] == ["RUNNING", "RUNNING"]
+    told = blue.survey([{**both[0], "ports": None}, {**both[1], "ports": None, "exclusive": True}], True)
+    assert told["running"] and told["exclusive"] == {"web": True}
+    assert blue.stop(both, only=["web"], check_mode=True)["changed"]
+    assert blue.stop(both, only=["web"])["changed"]
+    assert not blue.stop(both, only=["web"])["changed"]
+    told = blue.survey([{**both[0], "ports": None}, {**both[1], "ports": None, "exclusive": True}], True)
+    assert told["running"] and told["healthy"] and told["exclusive"] == {"web": False}
+    assert blue.info()["services"]["api"]["pid"] == pid and list(blue.info()["services"]) == ["api"]
+    assert not any(path.name.startswith("shop-web") for path in place.conf_dir.iterdir())
+    with pytest.raises(RunbookError, match=r"blue holds 1\.0-aaaa, not 2\.0-bbbb: somebody changed it during the run"):
+        blue.start(place.stage("2.0-bbbb", api="well", web="well"), both, only=["web"])
+    assert blue.stop()["changed"] and not blue.stop(both, only=["web"])["changed"]
+
+
+def test_a_service_that_joins_and_is_ill_leaves_the_others_alone(place):
+    release = place.stage(api="well", web="crash")
+    blue = place.slot()
+    both = place.services("api", "web")
+    blue.start(release, both[:1])
+    pid = blue.info()["services"]["api"]["pid"]
+    with pytest.raises(RunbookError, match=r"web of 1\.0-aaaa is not healthy in blue"):
+        blue.start(release, both, only=["web"])
+    assert blue.stop(both, only=["web"])["changed"]
+    assert {name: one["pid"] for name, one in blue.info()["services"].items()} == {"api": pid}
+    blue.stop()
+
+
 def test_a_service_on_another_port_is_started_anew(place):
     release = place.stage(api="well")
     blue = place.slot()
@@ -362,7 +402,8 @@ def test_a_release_that_is_not_staged_is_refused(place):
 def test_what_a_killed_start_left_is_replaced(place):
     release = place.stage(api="well")
     blue = place.slot()
-    blue._write({**release, "version": "1.0"}, [service(one) for one in place.services("api")])  # killed right here
+    wanted = [service(one) for one in place.services("api")]
+    blue._write({**release, "version": "1.0"}, wanted, wanted)  # killed right here
     assert blue.start(release, place.services("api"))["changed"] is True
     # And the other way round: the record is lost, the process is not.
     (place.home / "slots" / "blue.json").unlink()

@@ -1,0 +1,208 @@
+"""The table of backends: one row for each way in which an application can run and be routed to.
+
+A row makes a site and says what differs. The scenarios of this directory know nothing else about it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / part) for part in ("lab", "apps", "chaos", "compose", "nodes", "kubernetes")]
+
+import engine
+from cluster import kubeconfig
+from compose_site import ComposeSite, make_site
+from kubernetes_site import Site as KubernetesSite
+
+import local
+import nodes
+from node_site import NodeSite
+from runbook_site import Plays, Site, version_at
+
+
+class Backend(NamedTuple):
+    name: str
+    make: Callable[[Path], contextlib.AbstractContextManager[Any]]
+    restart: Callable[[Any], None]  # whatever can be restarted here: hosts, process managers, containers, pods
+    nowhere: str  # what is said of a release whose code is nowhere
+    in_place: bool = False  # one release at a time on a host
+
+
+class Place(NamedTuple):
+    """A row of the table, and the site that was made of it."""
+
+    site: Any
+    backend: Backend
+
+
+# -- processes of supervisor on this machine --------------------------------------------------------------------
+
+
+def supervised(router: str) -> Callable[[Path], contextlib.AbstractContextManager[Site]]:
+    @contextlib.contextmanager
+    def make(directory: Path) -> Iterator[Site]:
+        with local.Lab(directory / "lab", targets=2, router=router) as lab:
+            yield Site(lab, directory)
+
+    return make
+
+
+def restart_supervisor(site: Site) -> None:
+    """The supervisord of a target with all it runs, and the router."""
+    platform = local.supervisor(site.lab._socket("platform"))
+    for name in (site.lab.names[0], "router"):
+        platform.stopProcess(name)
+        platform.startProcess(name)
+    site.lab._wait_ready()
+
+
+# -- hosts with systemd over ssh --------------------------------------------------------------------------------
+
+
+def hosts(router: str) -> Callable[[Path], contextlib.AbstractContextManager[NodeSite]]:
+    @contextlib.contextmanager
+    def make(directory: Path) -> Iterator[NodeSite]:
+        problem = nodes.why_not()
+        if problem:
+            pytest.skip(problem)
+        with nodes.Nodes(directory / "lab", targets=2, router=router) as lab:
+            yield NodeSite(lab, directory)
+
+    return make
+
+
+def boot(site: NodeSite) -> None:
+    for host in (site.lab.names[0], site.lab.router):
+        site.lab.restart(host)
+
+
+# -- projects of Docker Compose ---------------------------------------------------------------------------------
+
+
+def composed(router: str) -> Callable[[Path], contextlib.AbstractContextManager[ComposeSite]]:
+    @contextlib.contextmanager
+    def make(directory: Path) -> Iterator[ComposeSite]:
+        problem = engine.why_not()
+        if problem:
+            pytest.skip(problem)
+        try:
+            with contextlib.contextmanager(make_site)(directory, f"conf-{router}", 2, router) as site:
+                if router == "nginx":
+                    put_nginx_in_a_container(site)
+                yield site
+        finally:
+            engine.remove_ours()
+
+    return make
+
+
+NGINX = """\
+worker_processes 1;
+pid /run/nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    include /etc/nginx/runbook/*.conf;
+    server {
+        listen 127.0.0.1:PORT;
+        location / {
+            proxy_pass http://demo_backend;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }
+    }
+}
+"""
+
+
+def put_nginx_in_a_container(site: ComposeSite) -> None:
+    """In place of the lab's own nginx: our include file in a directory that is mounted, nginx called by exec."""
+    if not nodes.image_exists():
+        nodes.make_image()
+    local.supervisor(site.lab._socket("platform")).stopProcess("router")
+    directory = site.directory / "nginx"
+    (directory / "runbook").mkdir(parents=True)
+    (directory / "nginx.conf").write_text(NGINX.replace("PORT", str(site.lab.ports["front"])), encoding="utf-8")
+    (directory / "runbook" / "runbook.conf").write_text(nodes.INCLUDE, encoding="utf-8")
+    name = f"{site.project}-nginx"
+    mounts = [
+        "-v",
+        f"{directory}/nginx.conf:/etc/nginx/nginx.conf:ro",
+        "-v",
+        f"{directory}/runbook:/etc/nginx/runbook:ro",
+    ]
+    engine.docker(
+        *("run", "--detach", "--name", name, "--network", "host", *mounts),
+        *(nodes.image_name(), "nginx", "-g", "daemon off;"),
+    )
+    routers = {
+        "router_nginx_home": str(directory),
+        "router_nginx_include_path": str(directory / "runbook" / "runbook.conf"),
+        "router_nginx_command": ["docker", "exec", name, "nginx"],
+    }
+    (site.inventory / "group_vars" / "routers.yml").write_text(json.dumps(routers), encoding="utf-8")
+
+
+def restart_containers(site: ComposeSite) -> None:
+    """Every container of ours, one after the other: as an engine does that is itself restarted."""
+    for name in sorted(site.containers()):
+        if engine.docker("inspect", "--format", "{{.State.Running}}", name) == "true":
+            engine.docker("restart", "--time", "5", name)
+    if site.lab.router == "haproxy":
+        platform = local.supervisor(site.lab._socket("platform"))
+        platform.stopProcess("router")
+        platform.startProcess("router")
+
+
+# -- Kubernetes -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def cluster(directory: Path) -> Iterator[KubernetesSite]:
+    site = KubernetesSite(kubeconfig(), directory)
+    site.variables["runtime_kubernetes_image_pull_policy"] = "Never"  # images are built where the cluster runs
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+def delete_pods(site: KubernetesSite) -> None:
+    site.kubectl("delete", "pods", "--all", "--wait=true", namespaced=True)
+
+
+BACKENDS = [
+    Backend("supervisor-nginx", supervised("nginx"), restart_supervisor, "9.9.9.tar.gz"),
+    Backend("supervisor-haproxy", supervised("haproxy"), restart_supervisor, "9.9.9.tar.gz"),
+    Backend("systemd-nginx", hosts("nginx"), boot, "9.9.9.tar.gz"),
+    Backend("systemd-haproxy", hosts("haproxy"), boot, "9.9.9.tar.gz"),
+    Backend("compose-nginx", composed("nginx"), restart_containers, "9.9.9 of backend can't be pulled"),
+    Backend("compose-haproxy", composed("haproxy"), restart_containers, "9.9.9 of backend can't be pulled"),
+    Backend("kubernetes-service", cluster, delete_pods, "ErrImageNeverPull"),
+]
+
+
+def url(site: Plays) -> str:
+    """Where users ask."""
+    return site.url if isinstance(site, KubernetesSite) else site.lab.front_url  # type: ignore[attr-defined]
+
+
+def slots(site: Plays) -> dict[str, dict[str, str]]:
+    """The version that answers in each slot of each target; empty for nobody."""
+    found = site.slots()  # type: ignore[attr-defined]
+    if isinstance(site, KubernetesSite):
+        return {"cluster": {"blue": "", "green": "", **found}}
+    return dict(found)
+
+
+def answers(site: Plays, count: int = 12) -> set[str]:
+    return {version_at(url(site)) for _time in range(count)}
