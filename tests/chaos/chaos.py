@@ -155,7 +155,7 @@ class Users:
     """Somebody asks all the time, each time on a new connection."""
 
     def __init__(self, site: Site, every: float = 0.1) -> None:
-        self.url = site.lab.front_url
+        self.url = site.front_url
         self.every = every
         self.seen: Counter[str] = Counter()
         self._ended = threading.Event()

@@ -25,7 +25,7 @@ from kubernetes_site import Site as KubernetesSite
 import local
 import nodes
 from node_site import NodeSite
-from runbook_site import Plays, Site, version_at
+from runbook_site import Plays, Site
 
 
 class Backend(NamedTuple):
@@ -34,6 +34,18 @@ class Backend(NamedTuple):
     restart: Callable[[Any], None]  # whatever can be restarted here: hosts, process managers, containers, pods
     nowhere: str  # what is said of a release whose code is nowhere
     in_place: bool = False  # one release at a time on a host
+    requests: int = 200  # per second, which it carries on a small machine beside all else
+    path: str = "/"  # what is asked for
+    keep_alive: tuple[str, ...] = ("true", "false")  # where connections that are kept survive a shift
+    strategies: tuple[str, ...] = ("blue_green", "canary", "rolling")
+
+    @property
+    def load(self) -> dict[str, Any]:
+        return {
+            "accounting_requests_per_second": self.requests,
+            "accounting_connections": 12,
+            "accounting_path": self.path,
+        }
 
 
 class Place(NamedTuple):
@@ -180,20 +192,33 @@ def delete_pods(site: KubernetesSite) -> None:
     site.kubectl("delete", "pods", "--all", "--wait=true", namespaced=True)
 
 
+NO_IMAGE = "9.9.9 of backend can't be pulled"
 BACKENDS = [
-    Backend("supervisor-nginx", supervised("nginx"), restart_supervisor, "9.9.9.tar.gz"),
-    Backend("supervisor-haproxy", supervised("haproxy"), restart_supervisor, "9.9.9.tar.gz"),
-    Backend("systemd-nginx", hosts("nginx"), boot, "9.9.9.tar.gz"),
+    Backend("supervisor-nginx", supervised("nginx"), restart_supervisor, "9.9.9.tar.gz", requests=400),
+    Backend("supervisor-haproxy", supervised("haproxy"), restart_supervisor, "9.9.9.tar.gz", requests=400),
+    # nginx older than 1.27.4 cuts idle connections when it reloads, whatever is behind it.
+    Backend("systemd-nginx", hosts("nginx"), boot, "9.9.9.tar.gz", keep_alive=("false",)),
     Backend("systemd-haproxy", hosts("haproxy"), boot, "9.9.9.tar.gz"),
-    Backend("compose-nginx", composed("nginx"), restart_containers, "9.9.9 of backend can't be pulled"),
-    Backend("compose-haproxy", composed("haproxy"), restart_containers, "9.9.9 of backend can't be pulled"),
-    Backend("kubernetes-service", cluster, delete_pods, "ErrImageNeverPull"),
+    Backend(
+        "compose-nginx",
+        composed("nginx"),
+        restart_containers,
+        NO_IMAGE,
+        requests=150,
+        path="/version",
+        keep_alive=("false",),
+    ),
+    Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, requests=150, path="/version"),
+    Backend(
+        "kubernetes-service",
+        cluster,
+        delete_pods,
+        "ErrImageNeverPull",
+        requests=100,
+        keep_alive=("false",),
+        strategies=("blue_green",),
+    ),
 ]
-
-
-def url(site: Plays) -> str:
-    """Where users ask."""
-    return site.url if isinstance(site, KubernetesSite) else site.lab.front_url  # type: ignore[attr-defined]
 
 
 def slots(site: Plays) -> dict[str, dict[str, str]]:
@@ -202,7 +227,3 @@ def slots(site: Plays) -> dict[str, dict[str, str]]:
     if isinstance(site, KubernetesSite):
         return {"cluster": {"blue": "", "green": "", **found}}
     return dict(found)
-
-
-def answers(site: Plays, count: int = 12) -> set[str]:
-    return {version_at(url(site)) for _time in range(count)}

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from backends import Place, answers, slots
+from backends import Place, slots
 from chaos import wait_for
 
 from runbook_site import Play
@@ -38,12 +38,12 @@ def test_first_release_then_an_upgrade(place: Place) -> None:
     first = site.deploy("1.0.0", **WATCH)
     assert first.code == 0, first.output
     assert first.outcome == "deployed"
-    assert answers(site) == {"1.0.0"}
+    assert site.answers() == {"1.0.0"}
     held(place, "1.0.0", "")
     second = site.deploy("1.1.0", **WATCH)
     assert second.code == 0, second.output
     assert second.outcome == "deployed"
-    assert answers(site) == {"1.1.0"} and site.live() == "1.1.0"
+    assert site.answers() == {"1.1.0"} and site.live() == "1.1.0"
     held(place, "1.1.0", "1.0.0")
     assert second.report and second.report["requests"]["sent"] > 0
     assert second.report["requests"]["failed"] == 0, second.report["requests"]
@@ -87,7 +87,7 @@ def test_release_that_never_gets_healthy_takes_no_traffic(place: Place) -> None:
     place.site.release("1.2.0", never_ready=True)
     bad = place.site.deploy("1.2.0", accounting_requests_per_second=100, **HURRIED)
     refused(bad, "failed")
-    assert answers(place.site) == {"1.1.0"}
+    assert place.site.answers() == {"1.1.0"}
     held(place, "1.1.0", "")
     assert bad.report and list(bad.report["requests"]["by_version"]) == ["1.1.0"]
     assert bad.report["requests"]["failed"] == 0
@@ -100,7 +100,7 @@ def test_release_that_says_another_version_takes_no_traffic(place: Place) -> Non
     bad = place.site.deploy("1.2.1", **HURRIED)
     refused(bad, "failed")
     assert "9.9.9" in bad.output
-    assert answers(place.site) == {"1.1.0"}
+    assert place.site.answers() == {"1.1.0"}
 
 
 def test_release_that_does_not_start_shows_its_last_words(place: Place) -> None:
@@ -108,14 +108,14 @@ def test_release_that_does_not_start_shows_its_last_words(place: Place) -> None:
     bad = place.site.deploy("1.2.2")
     refused(bad, "failed")
     assert re.search(r"(settings.payment_key|SIGNING_KEY) is missing", bad.output), bad.output
-    assert answers(place.site) == {"1.1.0"}
+    assert place.site.answers() == {"1.1.0"}
 
 
 def test_release_whose_code_is_nowhere_is_named(place: Place) -> None:
     bad = place.site.deploy("9.9.9")
     assert bad.code != 0 and bad.outcome in ("none", "failed"), bad.output
     assert place.backend.nowhere in bad.output, bad.output
-    assert answers(place.site) == {"1.1.0"}
+    assert place.site.answers() == {"1.1.0"}
     held(place, "1.1.0", "")
 
 
@@ -125,7 +125,7 @@ def test_release_that_turns_bad_is_taken_back_by_the_watch(place: Place) -> None
     place.site.release("1.3.0", errors_percent=60, after_seconds=1)
     bad = place.site.deploy("1.3.0", **BAD_LATER, accounting_requests_per_second=100)
     refused(bad, "rolled_back")
-    assert answers(place.site) == {"1.1.0"} and place.site.live() == "1.1.0"
+    assert place.site.answers() == {"1.1.0"} and place.site.live() == "1.1.0"
     assert bad.report and "error rate" in bad.report["failure"]
 
 
@@ -141,7 +141,7 @@ def test_second_run_names_the_first(place: Place) -> None:
     finally:
         output = first.communicate(timeout=120)[0]
     assert first.returncode == 0, output
-    assert answers(place.site) == {"1.4.0"}
+    assert place.site.answers() == {"1.4.0"}
 
 
 def _holds(site: Any) -> bool:
@@ -155,7 +155,7 @@ def test_rollback_goes_to_the_verified_release_before(place: Place) -> None:
     assert back.code == 0, back.output
     assert back.outcome == "restored"
     assert back.report and back.report["requests"]["failed"] == 0
-    assert answers(place.site) == {"1.1.0"} and place.site.live() == "1.1.0"
+    assert place.site.answers() == {"1.1.0"} and place.site.live() == "1.1.0"
     held(place, "1.1.0", "1.4.0")
 
 
@@ -163,10 +163,10 @@ def test_rollback_goes_to_the_verified_release_before(place: Place) -> None:
 def test_rollback_of_the_rollback_goes_forward_by_name(place: Place) -> None:
     forward = place.site.rollback(rollback_to="1.4.0")
     assert forward.code == 0, forward.output
-    assert answers(place.site) == {"1.4.0"} and place.site.live() == "1.4.0"
+    assert place.site.answers() == {"1.4.0"} and place.site.live() == "1.4.0"
     older = place.site.rollback(rollback_to="1.0.0")
     assert older.code == 0, older.output
-    assert answers(place.site) == {"1.0.0"} and place.site.live() == "1.0.0"
+    assert place.site.answers() == {"1.0.0"} and place.site.live() == "1.0.0"
 
 
 def test_rollback_with_nothing_to_go_back_to_is_an_error(place: Place) -> None:
@@ -179,7 +179,7 @@ def test_rollback_with_nothing_to_go_back_to_is_an_error(place: Place) -> None:
 
 def test_what_is_restarted_comes_back_as_it_was(place: Place) -> None:
     place.backend.restart(place.site)
-    wait_for("an answer", lambda: answers(place.site) == {"1.0.0"}, every=0.2)
+    wait_for("an answer", lambda: place.site.answers() == {"1.0.0"}, every=0.2)
     live = wait_for("the slots", lambda: all("1.0.0" in v.values() for v in slots(place.site).values()), every=0.2)
     assert live
     again = place.site.deploy("1.0.0")

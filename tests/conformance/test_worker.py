@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from backends import Place, answers
+from backends import Place
 from compose_site import ComposeSite
 
 from node_site import NodeSite
@@ -92,7 +92,7 @@ def never_both(place: Place) -> Iterator[None]:
 def all_work(place: Place, version: str) -> None:
     for target in place.site.lab.names:
         assert list(workers(place, target).values()) == [version], target
-    assert answers(place.site) == {version}
+    assert place.site.answers() == {version}
     assert "all agree" in place.site.status().output
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import images
 import yaml
 
-from runbook_site import Plays, version_at
+from runbook_site import Plays
 
 NODE = os.environ.get("RUNBOOK_KUBERNETES_NODE", "127.0.0.1")
 HOST = "cluster1"
@@ -30,7 +30,7 @@ class Site(Plays):
         self.server = config["clusters"][0]["cluster"]["server"]
         self.kubectl("create", "namespace", self.namespace)
         self.port = self._free_node_port()
-        self.url = f"http://{NODE}:{self.port}"
+        self.front_url = self.url = f"http://{NODE}:{self.port}"
         self.inventory.write_text(yaml.safe_dump(self._inventory()), encoding="utf-8")
 
     def close(self) -> None:
@@ -106,10 +106,6 @@ class Site(Plays):
 
     def objects(self, kind: str) -> list[dict[str, Any]]:
         return list(self.json("get", kind, namespaced=True)["items"])
-
-    def answers(self, count: int = 12) -> set[str]:
-        """The versions that answer through the Service, each on a new connection."""
-        return {version_at(self.url) for _time in range(count)}
 
     def slots(self) -> dict[str, str]:
         """Version by slot, where all pods are ready."""

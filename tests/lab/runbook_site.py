@@ -37,6 +37,7 @@ class Plays:
 
     timeout = 180.0
     artifacts: Path  # where releases are built
+    front_url: str  # where users ask
 
     def __init__(self, directory: Path, inventory: Path, state: Path) -> None:
         self.directory = directory
@@ -96,6 +97,10 @@ class Plays:
     def status(self) -> Play:
         return self.run("status")
 
+    def answers(self, count: int = 12) -> set[str]:
+        """The versions that answer users, each time on a new connection: enough to meet every target."""
+        return {version_at(self.front_url) for _time in range(count)}
+
     # -- the records ------------------------------------------------------------------------------------------------
 
     def history(self) -> list[dict[str, Any]]:
@@ -117,12 +122,9 @@ class Site(Plays):
         super().__init__(directory, lab.write_inventory(directory / "inventory"), lab.root / "state")
         self.lab = lab
         self.artifacts = lab.root / "artifacts"
+        self.front_url = lab.front_url
 
     # -- what is really there, asked past the collection -------------------------------------------------------
-
-    def answers(self, count: int = 12) -> set[str]:
-        """The versions that answer through the router, over enough requests to meet every target."""
-        return {version_at(self.lab.front_url) for _time in range(count)}
 
     def slot(self, target: str, slot: str) -> str:
         """The version that answers in a slot of a target; empty when nobody does."""

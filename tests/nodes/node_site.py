@@ -23,6 +23,7 @@ class NodeSite(Site):
         Plays.__init__(self, directory, lab.write_inventory(directory / "inventory"), directory / "state")
         self.lab = lab
         self.artifacts = directory / "artifacts"
+        self.front_url = lab.front_url
         self._write_variables()
 
     def _write_variables(self) -> None:
