@@ -44,6 +44,7 @@ __all__ = ["Member", "Upstream", "upstreams_from", "weights"]  # known here too,
 
 HEADER = "# Written by signalbox.runbook; changes are overwritten."
 NOTE = "# runbook: "
+SETTLE_SECONDS = 1.0  # from a reload until only new workers take connections, where they can't be seen
 
 # run(words, timeout in seconds) -> (exit code, stdout, stderr)
 Run = Callable[[Sequence[str], float], "tuple[int, str, str]"]
@@ -261,9 +262,14 @@ class Router:
             serving = self.serving()
             reloading = True
             self.reload()
-            deadline = self._clock() + confirm_seconds
+            reloaded = self._clock()
+            deadline = reloaded + confirm_seconds
             self._await_new(serving, deadline)
             results = list(confirm(max(0.0, deadline - self._clock())))
+            if serving is None and not failed(results):
+                # It may have been an old worker that answered; by then none of them takes new connections any more.
+                self._sleep(max(0.0, reloaded + SETTLE_SECONDS - self._clock()))
+                results = list(confirm(max(0.0, deadline - self._clock())))
             if failed(results):
                 raise RunbookError(f"after the reload the router does not answer as it should: {explained(results)}")
         except Exception as error:

@@ -58,7 +58,8 @@ options:
     description:
       - File with the process number of the nginx master, as this host sees it.
       - When given, the reload counts as done only when every worker that accepts connections is new. This proves a
-        reload that no version shows. It is skipped where the processes cannot be seen, for example in a container.
+        reload that no version shows. Where the processes cannot be seen, for example in a container, the probes are
+        asked once more, one second after the reload.
     type: path
   upstreams:
     description: All upstreams of the file; others are removed from it.

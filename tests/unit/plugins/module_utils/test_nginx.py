@@ -211,6 +211,28 @@ def members(*shares):
     return tuple(Member("10.0.0.1", 8000 + n, slot, weight) for n, (slot, weight) in enumerate(shares))
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_answer_right_after_the_reload_may_be_an_old_workers(site, nginx, seen):
+    """Two releases of one version: where the workers can't be seen, it is asked again when none of them is left."""
+    site.shift("1.0.0", blue=1)
+    slept, asked = [], []
+
+    def confirm(_seconds):
+        asked.append(nginx.live())
+        passed = len(asked) == 1
+        return [{"name": "shop version", "passed": passed, "problem": "" if passed else "it answers 502", "fix": ""}]
+
+    if seen:
+        assert site.router().shift(site.upstreams(green=1), {"fence": 2}, confirm)["changed"] and asked == ["green"]
+        return
+    router = site.router(sleep=slept.append, pid_path=None)
+    with pytest.raises(RunbookError, match="after the reload the router does not answer as it should") as caught:
+        router.shift(site.upstreams(green=1), {"fence": 2}, confirm)
+    assert len(asked) == 2 and 0 < slept[0] <= _nginx.SETTLE_SECONDS
+    assert caught.value.details["restored"]
+    wait_until(lambda: nginx.live() == "blue", "the old release")
+
+
 def test_the_file_says_everything_that_is_read_back():
     upstreams = [Upstream("shop_api", (Member("::1", 8001, "blue", 90), Member("db.internal", 8002, "green", 0)))]
     text = render(upstreams, {"versions": {"blue": "1.0"}, "fence": 7})
