@@ -15,6 +15,8 @@ from typing import Any, Optional
 
 Object = Mapping[str, Any]
 
+LEAST = "signalbox.runbook/least"  # this many ready pods are enough while the number of replicas is being changed
+
 IMAGE = {"ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "RegistryUnavailable"}
 TELLING = {"Unhealthy", "Failed", "FailedMount", "FailedAttachVolume", "FailedPostStartHook", "FailedCreatePodSandBox"}
 CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
@@ -34,8 +36,26 @@ class Cause:
         return {"name": service, "kind": self.kind, "problem": self.problem, "fix": self.fix}
 
 
-def stands(deployment: Object, pods: Sequence[Object]) -> bool:
-    """All replicas updated, ready and available, as the controller has really seen, and the pods say so too."""
+def stands(deployment: Object, pods: Sequence[Object], strict: bool = False) -> bool:
+    """All replicas updated, ready and available, as the controller has really seen, and the pods say so too.
+
+    While its number of replicas is being changed, by us or by an autoscaler, as many as ``least`` says are enough: it
+    serves with them as it did before. ``strict``: all the same.
+    """
+    least = _least(deployment)
+    if least and not strict:
+        status = deployment.get("status") or {}
+        same = int(status.get("updatedReplicas") or 0) == int(status.get("replicas") or 0)
+        return same and wanted(deployment) > 0 and len([p for p in pods if ready(p)]) >= min(least, wanted(deployment))
+    return _stands(deployment, pods)
+
+
+def _least(deployment: Object) -> int:
+    text = str((deployment["metadata"].get("annotations") or {}).get(LEAST) or "")
+    return int(text) if text.isdigit() else 0
+
+
+def _stands(deployment: Object, pods: Sequence[Object]) -> bool:
     wanted = int(deployment["spec"].get("replicas", 1))
     status = deployment.get("status") or {}
     counted = [
