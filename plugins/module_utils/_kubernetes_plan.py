@@ -67,7 +67,7 @@ def _check_parts(model: _model.Model, name: str, parts: Sequence[int], total: in
             (f"app_steps[{i}].weight" for i, s in enumerate(model["app_steps"] or ()) if s["weight"] == weight), ""
         )
         can = "no share is possible" if total < 2 else f"{_nearest(both, total)} % is possible"
-        least = max(_shares.enough({"canary": part, "stable": 100 - part}, total, within) for part in parts)
+        least = _shares.enough([{"canary": part, "stable": 100 - part} for part in parts], total, within)
         raise RunbookError(
             f"{key or 'app_steps'}: {weight} % of {total} replicas of {name} can't be; {can}. Give "
             f"{_setting(model, name)} {least}, or another weight. Nothing has been touched"
@@ -85,7 +85,7 @@ def _setting(model: _model.Model, name: str) -> str:
 
 def wanted(model: _model.Model, name: str) -> dict[str, Any]:
     """What a release that is made of this model has of a service."""
-    own = (model.get("runtime_kubernetes_services") or {}).get(name) or {}
+    own: Mapping[str, Any] = (model.get("runtime_kubernetes_services") or {}).get(name) or {}
     scaled = own.get("autoscaling", model.get("runtime_kubernetes_autoscaling"))
     return {
         "replicas": int(own.get("replicas", model["runtime_kubernetes_replicas"])),

@@ -9,7 +9,7 @@ Private: may change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
@@ -48,6 +48,7 @@ def off(weights: Weights, total: int) -> float:
     return max(abs(100 * count / total - 100 * given[slot] / whole) for slot, count in counts(given, total).items())
 
 
-def enough(weights: Weights, total: int, within: float) -> int:
-    """The next number of replicas that can express the weights; 100 always can."""
-    return next((number for number in range(total, 100) if off(weights, number) <= within), max(total, 100))
+def enough(each: Sequence[Weights], total: int, within: float) -> int:
+    """The next number of replicas that can express all of these weights; 100 always can."""
+    fit = (number for number in range(total, 100) if all(off(weights, number) <= within for weights in each))
+    return next(fit, max(total, 100))

@@ -32,8 +32,9 @@ def kubeconfig() -> str:
 
 
 @pytest.fixture(scope="module")
-def site(kubeconfig: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    made = Site(kubeconfig, tmp_path_factory.mktemp("kubernetes"))
+def site(kubeconfig: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
+    start_seconds = getattr(request.module, "START_SECONDS", 30)
+    made = Site(kubeconfig, tmp_path_factory.mktemp("kubernetes"), start_seconds)
     try:
         yield made
     finally:

@@ -21,7 +21,8 @@ HOST = "cluster1"
 class Site:
     """Every play ends within ``timeout`` seconds or fails the test."""
 
-    def __init__(self, kubeconfig: str, directory: Path) -> None:
+    def __init__(self, kubeconfig: str, directory: Path, start_seconds: float = 30) -> None:
+        self.start_seconds = start_seconds
         self.kubeconfig = kubeconfig
         self.directory = directory
         self.reports = directory / "reports"
@@ -73,7 +74,7 @@ class Site:
                     "files": {"conf/settings.ini": "version={{ app_version }}\n"},
                     "health": {"path": "/health", "expect": {"status": "ok"}},
                     "version": {"path": "/version", "key": "version"},
-                    "start_seconds": 30,
+                    "start_seconds": self.start_seconds,
                     "stop_seconds": 5,
                     "drain_seconds": 5,
                 }

@@ -182,7 +182,8 @@ def test_selector_that_somebody_moved_stops_the_run_before_anything(site: Site) 
             "not to https://prod.example.com:6443",
         ),
         ({"runtime_kubernetes_kubectl": ["no-kubectl"]}, "'no-kubectl' cannot be run on this host"),
-        ({"app_steps": [{"weight": 10}, {"weight": 100}]}, "a Service sends all its traffic to one slot"),
+        ({"app_steps": [{"weight": 10}, {"weight": 100}]}, "10 % of 2 replicas of backend can't be"),
+        ({"app_strategy": "rolling"}, "use blue_green or canary"),
         ({"app_router": "nginx"}, "kubernetes goes with kubernetes only"),
     ],
 )
