@@ -30,7 +30,6 @@ PREFIX = "signalbox.runbook/"
 APP, SERVICE, SLOT, RELEASE, PART = (PREFIX + word for word in ("app", "service", "slot", "release", "part"))
 FENCE, RELEASE_ID, VERSION = (PREFIX + word for word in ("fence", "release-id", "version"))
 REPLICAS = PREFIX + "replicas"  # of a Deployment: as many as its release is to have when it has all traffic
-AUTOSCALED = PREFIX + "autoscaled"  # in the place of that, where an autoscaler sets the number: least and most
 SHARES = PREFIX + "shares"  # of a Service that sends to both slots: the weights, and the pods that make them
 MANAGED = {"app.kubernetes.io/managed-by": "signalbox.runbook"}
 CHANGE_CAUSE = "kubernetes.io/change-cause"
@@ -251,13 +250,13 @@ def _scaling(settings: Mapping[str, Any]) -> dict[str, str]:
     scaled = settings.get("autoscaling")
     if not scaled:
         return {REPLICAS: str(settings["replicas"])}
-    return {AUTOSCALED: f"{scaled['min']}-{scaled['max']}", rollout.LEAST: str(scaled["min"])}
+    return {rollout.AUTOSCALED: f"{scaled['min']}-{scaled['max']}"}
 
 
 def full(held: Mapping[str, Any]) -> Optional[int]:
     """As many replicas as a Deployment is to have with all traffic; None where an autoscaler says."""
     notes = held["metadata"].get("annotations") or {}
-    if AUTOSCALED in notes:
+    if rollout.AUTOSCALED in notes:
         return None
     text = str(notes.get(REPLICAS) or "")
     return int(text) if text.isdigit() else rollout.wanted(held)

@@ -139,6 +139,7 @@ class Releases:
         versions = sorted({_annotation(one, objects.VERSION) for one in here.values()})
         declared = {one["name"]: one for one in services}
         described, asked, lines = {}, [], {}
+        lacking: Answers = []
         for name, one in here.items():
             own = [pod for pod in pods if self._of(pod, name, slot, _annotation(one, objects.RELEASE_ID))]
             described[name] = {
@@ -150,7 +151,11 @@ class Releases:
                 "restarts": sum(map(rollout.restarts, own)),
                 "image": _image(one, name),
             }
-            if name in declared and rollout.stands(one, own):
+            # Who has lost a pod still serves: it is the cluster that starts another one. It is told as what it is.
+            if lacks := rollout.partly(one, own):
+                lacking.append(_lack(name, lacks))
+            own = [pod for pod in own if rollout.ready(pod)]
+            if name in declared and own:
                 port = declared[name]["ports"][slot]
                 asked += [
                     (name, replace(probe, successes=1))
@@ -159,8 +164,8 @@ class Releases:
             if log_lines:
                 lines[name] = self._log(own, name, log_lines)
         results = self.ask([probe for _name, probe in asked], fetch=self.api.fetch)
-        answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)]
-        running = bool(here) and all(one["state"] == "READY" for one in described.values()) and len(releases) == 1
+        answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)] + lacking
+        running = bool(here) and all(one["ready"] for one in described.values()) and len(releases) == 1
         running = running and set(declared) <= set(here)
         return {
             "release": releases[0] if len(releases) == 1 else ", ".join(releases),
@@ -648,6 +653,20 @@ class Releases:
             for value in objects.decoded(secret or {}):
                 lines = [line.replace(value, HIDDEN) for line in lines]
         return lines
+
+
+def _lack(service: str, problem: str) -> dict[str, Any]:
+    """An answer in the form of the probes'."""
+    nothing: dict[str, Any] = {
+        "target": "",
+        "observed": None,
+        "expected": None,
+        "duration_ms": 0,
+        "attempts": 1,
+        "evidence": {},
+    }
+    said = {"name": f"{service} pods", "service": service, "passed": False, "problem": problem}
+    return {**nothing, **said, "kind": "not_ready", "fix": "Look at its pods: kubectl describe pod."}
 
 
 def _missing(made: Object, names: set[tuple[str, str]]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 Object = Mapping[str, Any]
 
-LEAST = "signalbox.runbook/least"  # this many ready pods are enough while the number of replicas is being changed
+AUTOSCALED = "signalbox.runbook/autoscaled"  # least and most pods, where an autoscaler sets their number
 
 IMAGE = {"ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "RegistryUnavailable"}
 TELLING = {"Unhealthy", "Failed", "FailedMount", "FailedAttachVolume", "FailedPostStartHook", "FailedCreatePodSandBox"}
@@ -39,8 +39,8 @@ class Cause:
 def stands(deployment: Object, pods: Sequence[Object], strict: bool = False) -> bool:
     """All replicas updated, ready and available, as the controller has really seen, and the pods say so too.
 
-    While its number of replicas is being changed, by us or by an autoscaler, as many as ``least`` says are enough: it
-    serves with them as it did before. ``strict``: all the same.
+    Where an autoscaler sets their number, and so may be changing it, as many as it keeps at least are enough;
+    ``strict``: all the same.
     """
     least = _least(deployment)
     if least and not strict:
@@ -51,7 +51,7 @@ def stands(deployment: Object, pods: Sequence[Object], strict: bool = False) -> 
 
 
 def _least(deployment: Object) -> int:
-    text = str((deployment["metadata"].get("annotations") or {}).get(LEAST) or "")
+    text = str((deployment["metadata"].get("annotations") or {}).get(AUTOSCALED) or "").partition("-")[0]
     return int(text) if text.isdigit() else 0
 
 
@@ -175,6 +175,12 @@ def unready_reason(events: Sequence[Object]) -> str:
 
 def wanted(deployment: Object) -> int:
     return int(deployment["spec"].get("replicas", 1))
+
+
+def partly(deployment: Object, pods: Sequence[Object]) -> str:
+    """What is lacking of a Deployment that serves; empty for nothing."""
+    count = sum(map(ready, pods))
+    return f"{count} of {wanted(deployment)} pods are ready" if count and not stands(deployment, pods) else ""
 
 
 def summary(deployment: Object, pods: Sequence[Object]) -> str:

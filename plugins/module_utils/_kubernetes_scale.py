@@ -2,11 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Numbers of replicas of slots: read, set, and waited for. Private: may change at any time.
-
-While a number is being changed, the Deployment says how many pods were enough before (``rollout.LEAST``): whoever looks
-at it meanwhile, because the run was killed, finds a slot that serves and not one that is broken.
-"""
+"""Numbers of replicas of slots: read, set, and waited for. Private: may change at any time."""
 
 from __future__ import annotations
 
@@ -58,19 +54,19 @@ class Scales:
             if there is None:
                 raise RunbookError(f"{slot} of {service} is gone, so it can't have {count} replicas")
             objects.refuse_older(self.fence, objects.fence_of(there))
-            before = rollout.wanted(there)
-            if before == count:
+            if rollout.wanted(there) == count:
                 return False
-            notes = there["metadata"].setdefault("annotations", {})
-            notes[objects.FENCE] = str(self.fence)
-            notes.setdefault(rollout.LEAST, str(min(before, count)))
+            there["metadata"].setdefault("annotations", {})[objects.FENCE] = str(self.fence)
             there["spec"]["replicas"] = count
-            if self._replaced(there):
+            try:
+                self.api.replace({**there, "kind": "Deployment"})
                 return True
+            except ConflictError:
+                self.sleep(POLL_SECONDS)
         raise RunbookError(f"{slot} of {service} is changed by others all the time, so it can't have {count} replicas")
 
     def wait(self, wanted: Mapping[tuple[str, str], int], seconds: float) -> None:
-        """Until each slot of a service has just that many pods, all ready; then that is what it stands by."""
+        """Until each slot of a service has just that many pods, all ready."""
         deadline = self.clock() + seconds
         for (service, slot), count in wanted.items():
             while True:
@@ -93,24 +89,3 @@ class Scales:
                         f"{slot} of {service} has {have} of {count} pods ready after {seconds:g} s at most: {why}"
                     )
                 self.sleep(POLL_SECONDS)
-            self._stand(service, slot)
-
-    def _stand(self, service: str, slot: str) -> None:
-        """The change is over: from now on it has to have all of its pods."""
-        for _try in range(CAS_TRIES):
-            there = self.deployment(service, slot)
-            notes = ((there or {}).get("metadata") or {}).get("annotations") or {}
-            if there is None or rollout.LEAST not in notes or objects.AUTOSCALED in notes:
-                return
-            objects.refuse_older(self.fence, objects.fence_of(there))
-            del notes[rollout.LEAST]
-            if self._replaced(there):
-                return
-
-    def _replaced(self, obj: Object) -> bool:
-        try:
-            self.api.replace({**obj, "kind": "Deployment"})
-        except ConflictError:
-            self.sleep(POLL_SECONDS)
-            return False
-        return True

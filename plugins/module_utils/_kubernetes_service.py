@@ -256,7 +256,7 @@ class Services:
         results, said = [], []
         parted = self._parted() if self.ingress else {}
         try:
-            said += self._grow(aims, before, back and len(given) < 2, prove or {})
+            said += self._grow(aims, before, back, prove or {})
             for aim in aims:
                 name = aim.service["service"]
                 done[name] = before[name]
@@ -352,7 +352,7 @@ class Services:
         for aim in aims:
             for slot, count in aim.counts.items():
                 held = self._scales.deployment(aim.name, slot)
-                if held is None or rollout.wanted(held) != count or _unfinished(held):
+                if held is None or rollout.wanted(held) != count:
                     return True
             there = before[aim.service["service"]]
             if there is not None and _annotation(there, objects.SHARES) != aim.shares:
@@ -403,8 +403,6 @@ class Services:
             for slot, count in aim.counts.items():
                 held = self._scales.deployment(aim.name, slot)
                 now = rollout.wanted(held) if held else 0
-                if back and now == count and not _unfinished(held):
-                    continue  # on the way back nobody waits for a pod that was lacking before
                 if now <= count or (aim.exact and slot not in sent):
                     goal[(aim.name, slot)] = count
         changed = [key for key, count in goal.items() if self._scales.set(*key, count)]
@@ -732,11 +730,6 @@ def _sent(obj: Optional[Object], application: str) -> set[str]:
 
 def _annotation(obj: Optional[Object], key: str) -> str:
     return str((((obj or {}).get("metadata") or {}).get("annotations") or {}).get(key) or "")
-
-
-def _unfinished(held: Optional[Object]) -> bool:
-    """Whether somebody was about to change its number of replicas."""
-    return bool(_annotation(held, rollout.LEAST)) and not _annotation(held, objects.AUTOSCALED)
 
 
 def _shares_said(obj: Optional[Object]) -> str:

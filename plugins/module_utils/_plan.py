@@ -185,7 +185,7 @@ class _Maker:
             self.notes.append(f"drift: {'; '.join(self.strayed)}")
         if live and gone:
             steps += self._started_again(live, gone)
-        elif self.settled or self.strayed:
+        elif self.settled or (self.strayed and self.verb != "abort"):  # an abort has its own shift
             # What is left of a run that came to its end is the quick way back.
             ended = live and any(record["outcome"] in _records.LIVE_OUTCOMES for record in self.settled)
             stays = [other(live["slot"])] if live and ended else []
