@@ -75,7 +75,7 @@ class Aim:
     sends: Mapping[str, str]  # slot to release: where its Service sends to
     selector: Mapping[str, str]
     counts: Mapping[str, int]  # slot to replicas, where they are ours to set
-    exact: bool = False  # they make the share; otherwise they are the least
+    exact: bool = False  # no more than these; otherwise they are the least
     shares: str = ""  # what the Service says of them
     part: Optional[tuple[str, str, int]] = None  # slot, release and weight of what an Ingress sends elsewhere
 
@@ -222,7 +222,7 @@ class Services:
         """
         given = parts(weights)
         before = {one["service"]: self._held(one) for one in self.services}
-        aims = [self._aim(one, given, release, releases or {}) for one in self.services]
+        aims = [self._aim(one, before[one["service"]], given, release, releases or {}) for one in self.services]
         wanted = {aim.service["service"]: self._wanted(aim, before, release, version) for aim in aims}
         moving = [name for name, obj in wanted.items() if _chosen(before[name]) != _chosen(obj)]
         was = self._counted(aims)
@@ -284,7 +284,14 @@ class Services:
 
     # -- what is wanted -------------------------------------------------------------------------------------------
 
-    def _aim(self, one: Mapping[str, Any], given: Mapping[str, int], release: str, releases: Mapping[str, str]) -> Aim:
+    def _aim(
+        self,
+        one: Mapping[str, Any],
+        before: Optional[Object],
+        given: Mapping[str, int],
+        release: str,
+        releases: Mapping[str, str],
+    ) -> Aim:
         name = one["name"]
         slots = {slot: self._scales.deployment(name, slot) for slot in given}
         some = {slot: held for slot, held in slots.items() if held is not None}
@@ -296,17 +303,23 @@ class Services:
             releases = {**releases, **(dict.fromkeys(given, release) if release else {})}
         held = {slot: releases.get(slot) or _annotation(some.get(slot), objects.RELEASE_ID) for slot in here}
         fulls = {slot: objects.full(some[slot]) for slot in here if slot in some}
-        least = {slot: max(full, rollout.wanted(some[slot])) for slot, full in fulls.items() if full is not None}
+        # Where we shared by pods before, their number is ours to set; otherwise more than that may be somebody's wish.
+        ours = bool(_noted(before)["pods"])
+        least = {
+            slot: full if ours else max(full, rollout.wanted(some[slot]))
+            for slot, full in fulls.items()
+            if full is not None
+        }
         if len(here) < 2:
             slot = next(iter(here), "")
             alone = json.dumps({"weights": given, "pods": {}}, sort_keys=True) if len(given) > 1 else ""
             chosen = objects.selector(self.application, name, slot, held.get(slot, ""))
-            return Aim(one, held, chosen, least, shares=alone)
+            return Aim(one, held, chosen, least, ours, alone)
         if self.ingress:
             part = next((slot for slot in here if held[slot] == release), min(here, key=lambda slot: here[slot]))
             stable = next(slot for slot in here if slot != part)
             chosen = objects.selector(self.application, name, stable, held[stable])
-            return Aim(one, {stable: held[stable]}, chosen, least, part=(part, held[part], here[part]))
+            return Aim(one, {stable: held[stable]}, chosen, least, ours, part=(part, held[part], here[part]))
         numbers = [full for full in fulls.values() if full is not None]
         if len(numbers) < len(here):
             raise RunbookError(
@@ -431,7 +444,8 @@ class Services:
             for slot in set(standby) - {*aim.sends}:
                 held = self._scales.deployment(aim.name, slot)
                 full = objects.full(held) if held else None
-                if held and full is not None and rollout.wanted(held) < full:
+                now = rollout.wanted(held) if held else 0
+                if held and full is not None and (now < full or (now > full and aim.exact)):
                     found[(aim.name, slot)] = full
         return found
 
@@ -736,7 +750,7 @@ def _shares_said(obj: Optional[Object]) -> str:
     return _annotation(obj, objects.SHARES)
 
 
-def _noted(obj: Object) -> dict[str, Any]:
+def _noted(obj: Optional[Object]) -> dict[str, Any]:
     """The weights that a Service was given, and the pods that make them."""
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         noted = json.loads(_shares_said(obj))
@@ -761,7 +775,7 @@ def _by_pods(aims: Sequence[Aim]) -> str:
     said = [
         f"{aim.name} {', '.join(f'{slot} {count}' for slot, count in sorted(aim.counts.items()))}"
         for aim in aims
-        if aim.exact
+        if aim.exact and len(aim.counts) > 1 and not aim.part
     ]
     return f" by pods: {'; '.join(said)}" if said else ""
 

@@ -369,8 +369,22 @@ def test_the_release_with_more_replicas_says_how_many_there_are():
     shift(living, TENTH)
     assert living.shares() == {"blue": 9, "green": 1}
     shift(living, {"green": 100}, standby=["blue"])
-    assert living.shares() == {"blue": 9, "green": 10}
+    assert living.shares() == {"blue": 4, "green": 10}
     assert living.least["api"] >= 4
+
+
+def test_what_a_share_added_goes_again_and_what_somebody_added_stays():
+    living = Living(full=4)
+    living.deploy("api", "blue", 6, full=4)
+    shift(living, {"blue": 100})
+    assert living.shares() == {"blue": 6}
+    living.deploy("api", "green", 1, full=10)
+    shift(living, TENTH)
+    assert living.shares() == {"blue": 9, "green": 1}
+    shift(living, {"blue": 100}, back=True)
+    assert living.shares() == {"blue": 4, "green": 1}
+    living.changes.clear()
+    assert not shift(living, {"blue": 100}, back=True)["changed"] and living.changes == []
 
 
 def test_somebody_who_scales_by_hand_is_seen():
