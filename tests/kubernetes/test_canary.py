@@ -31,6 +31,10 @@ def done(play: Play, outcome: str) -> dict[str, Any]:
     return play.report
 
 
+def phases(site: Site) -> list[str]:
+    return [phase["phase"] for phase in site.history()[-1]["phases"]]
+
+
 def ready_pods(site: Site) -> dict[str, int]:
     """Ready pods by slot, those on their way out left out."""
     found: dict[str, int] = {}
@@ -90,9 +94,9 @@ def test_a_share_that_can_not_be_is_refused_by_the_plan(site: Site) -> None:
 
 @pytest.mark.requirement("CAN-01")
 def test_a_held_canary_gets_its_share_and_stays_as_it_is(site: Site) -> None:
-    with Load(site.url + "/", rate=100, count=100) as load:
+    with Load(site.url + "/", rate=100, count=3000) as load:
         done(site.deploy("1.1.0", **CANARY), "held")
-    assert load.failures == [] and load.sent > 100
+    assert load.failures == [] and load.sent >= 3000
     assert ready_pods(site) == {"blue": 1, "green": 9} == endpoints(site)
     assert SLOT not in site.selector()
     with Load(site.url + "/", rate=250, count=AT_LEAST) as load:
@@ -126,9 +130,9 @@ def test_pods_that_somebody_added_by_hand_are_seen(site: Site) -> None:
 
 @pytest.mark.requirement("CAN-04")
 def test_a_canary_is_promoted_and_the_way_back_is_one_shift(site: Site) -> None:
-    with Load(site.url + "/", rate=100, count=1000) as load:
-        report = done(site.run("promote", **CANARY), "deployed")
-        assert [phase["phase"] for phase in report["phases"]] == ["shift", "shift", "verify"]
+    with Load(site.url + "/", rate=100, count=4000) as load:
+        done(site.run("promote", **CANARY), "deployed")
+        assert phases(site) == ["shift", "shift", "verify"]
         assert site.answers() == {"1.1.0"} and site.live() == "1.1.0"
         # The stable release is the new one, and only what cleanup.yml does removes the old one.
         assert ready_pods(site) == {"blue": 10, "green": 10} and endpoints(site) == {"blue": 10}
@@ -136,16 +140,16 @@ def test_a_canary_is_promoted_and_the_way_back_is_one_shift(site: Site) -> None:
         again = site.deploy("1.1.0", "-v", **CANARY)
         assert again.code == 0 and "nothing to do" in again.output and "changed:" not in again.output, again.output
         assert site.snapshot() == before
-        report = done(site.rollback(**CANARY), "restored")
-        assert [phase["phase"] for phase in report["phases"]] == ["shift"]
-    assert load.failures == [] and load.sent >= 1000
+        done(site.rollback(**CANARY), "restored")
+        assert phases(site) == ["shift"]
+    assert load.failures == [] and load.sent >= 4000
     assert set(load.versions) == {"1.0.0", "1.1.0"}
     assert endpoints(site) == {"green": 10}
 
 
 @pytest.mark.requirement("CAN-05")
 def test_a_canary_is_taken_back_and_nothing_of_it_is_an_endpoint(site: Site) -> None:
-    with Load(site.url + "/", rate=100, count=1000) as load:
+    with Load(site.url + "/", rate=100, count=4000) as load:
         done(site.deploy("1.2.0", **CANARY), "held")
         assert endpoints(site) == {"blue": 1, "green": 9}
         done(site.run("abort", **CANARY), "aborted")
@@ -180,7 +184,7 @@ def test_killed_in_the_middle_of_a_shift_the_next_run_settles_it(site: Site, num
     steps = [{"weight": 10}, {"weight": 50}, {"weight": 100}]
     assert site.live() == "1.0.0"
     last = max(run_numbers(site), default=0)
-    with Load(site.url + "/", rate=50, count=100) as load:
+    with Load(site.url + "/", rate=50, count=2000) as load:
         process = site.start("deploy", **{**CANARY, "app_version": "1.1.0", "app_steps": steps})
         step = f"{number + 2:02d}-shift"  # after stage and start
         await_event(site, last, lambda event: event["event"] == "intent" and event["step"] == step)
@@ -277,7 +281,7 @@ def test_a_canary_ingress_is_taken_back(site: Site) -> None:
 
 @pytest.mark.requirement("CAN-04")
 def test_a_canary_ingress_is_promoted(site: Site) -> None:
-    with Load(site.url + "/", rate=100, count=1000) as load:
+    with Load(site.url + "/", rate=100, count=4000) as load:
         done(site.deploy("1.1.0", **BY_INGRESS), "held")
         site.kubectl("annotate", "ingress", "front-canary", f"{NGINX}canary-weight=20", "--overwrite", namespaced=True)
         drifted = site.run("promote", **BY_INGRESS)
