@@ -45,10 +45,17 @@ PATHS = {
     "Service": "/api/v1/namespaces/{namespace}/services",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "EndpointSlice": "/apis/discovery.k8s.io/{version}/namespaces/{namespace}/endpointslices",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/{version}/namespaces/{namespace}/horizontalpodautoscalers",
+    "Ingress": "/apis/networking.k8s.io/{version}/namespaces/{namespace}/ingresses",
     "PodDisruptionBudget": "/apis/policy/{version}/namespaces/{namespace}/poddisruptionbudgets",
 }
-GROUPS = {"EndpointSlice": "discovery.k8s.io", "PodDisruptionBudget": "policy"}
-VERSIONS = ("v1", "v1beta1")
+GROUPS = {
+    "EndpointSlice": "discovery.k8s.io",
+    "HorizontalPodAutoscaler": "autoscaling",
+    "Ingress": "networking.k8s.io",
+    "PodDisruptionBudget": "policy",
+}
+VERSIONS = ("v1", "v1beta1", "v2", "v2beta2")  # v1 first: of what we use of an autoscaler it has all, everywhere
 
 
 class Reached(NamedTuple):
@@ -287,11 +294,12 @@ class Api:
         if (document.get("status") or {}).get("phase") == "Terminating":
             raise RunbookError(f"namespace: {self.namespace} is being deleted, so nothing can be put into it")
 
-    def fetch(self, request: Request) -> Reply:
-        """Ask a pod through the API server: works wherever the API is reached. The URL is ``http://POD:PORT/path``."""
+    def fetch(self, request: Request, kind: str = "Pod") -> Reply:
+        """Ask a pod, or one of those of a Service, through the API server: works wherever the API is reached. The URL
+        is ``http://NAME:PORT/path``."""
         parts = urlsplit(request.url)
         scheme = "https:" if parts.scheme == "https" else ""
-        path = f"{self._path('Pod', f'{scheme}{parts.hostname}:{parts.port}')}/proxy{parts.path or '/'}"
+        path = f"{self._path(kind, f'{scheme}{parts.hostname}:{parts.port}')}/proxy{parts.path or '/'}"
         path += f"?{parts.query}" if parts.query else ""
         started = time.monotonic()
         try:
@@ -318,7 +326,7 @@ class Api:
         return {"apiVersion": "apps/v1" if kind == "Deployment" else "v1", **obj}
 
     def version_of(self, kind: str) -> str:
-        """The newest version of a kind that we know and the cluster serves; empty when it serves none."""
+        """The version of a kind that we know best and the cluster serves; empty when it serves none."""
         group = GROUPS[kind]
         if group not in self._versions:
             _status, document = self._request("GET", f"/apis/{group}", f"read the API group {group}", {})

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_rollout as rollout
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
 Object = dict[str, Any]
@@ -28,11 +29,14 @@ SLOTS = ("blue", "green")
 PREFIX = "signalbox.runbook/"
 APP, SERVICE, SLOT, RELEASE, PART = (PREFIX + word for word in ("app", "service", "slot", "release", "part"))
 FENCE, RELEASE_ID, VERSION = (PREFIX + word for word in ("fence", "release-id", "version"))
+REPLICAS = PREFIX + "replicas"  # of a Deployment: as many as its release is to have when it has all traffic
+SHARES = PREFIX + "shares"  # of a Service that sends to both slots: the weights, and the pods that make them
 MANAGED = {"app.kubernetes.io/managed-by": "signalbox.runbook"}
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 NO_SLOT = "none"  # what a Service without traffic selects
 NAME_LIMIT = 52  # of 63: the names of pods are this and 11 characters
-SETTINGS = ("replicas", "resources", "deployment")
+SETTINGS = ("replicas", "resources", "deployment", "autoscaling")
+NGINX = "nginx.ingress.kubernetes.io/"
 
 SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -133,7 +137,7 @@ def manifest(
                     for key, obj in config_objects(application, one).items()
                 },
                 "files": sorted(one["files"]),
-                "settings": {key: one["settings"][key] for key in SETTINGS},
+                "settings": {key: one["settings"][key] for key in SETTINGS if key in one["settings"]},
             }
             for one in services
         },
@@ -180,9 +184,11 @@ def deployment(
     settings: Mapping[str, Any],
     fence: int,
     started_at: str,
+    replicas: Optional[int] = None,
 ) -> Object:
-    """The Deployment of one service in a slot. What the user's own manifest says is kept, except what makes the slot:
-    name, labels, selector, image, how pods are replaced, and our variables.
+    """The Deployment of one service in a slot, with ``replicas`` to begin with, otherwise all it is to have. What the
+    user's own manifest says is kept, except what makes the slot: name, labels, selector, image, how pods are replaced,
+    and our variables.
 
     ``service``: name, port, limits and probes of today; ``settings``: pre_stop_seconds, sleep_action, and more that
     belongs to the cluster and not to the release.
@@ -225,11 +231,12 @@ def deployment(
                 RELEASE_ID: made["id"],
                 VERSION: made["version"],
                 FENCE: str(fence),
+                **_scaling(part["settings"]),
             },
         },
         "spec": {
             **own["spec"],
-            "replicas": part["settings"]["replicas"],
+            "replicas": part["settings"]["replicas"] if replicas is None else replicas,
             "selector": {"matchLabels": chosen},
             # We never change one that is there. Whoever does it by hand gets no gap.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -237,6 +244,22 @@ def deployment(
             "template": template,
         },
     }
+
+
+def _scaling(settings: Mapping[str, Any]) -> dict[str, str]:
+    scaled = settings.get("autoscaling")
+    if not scaled:
+        return {REPLICAS: str(settings["replicas"])}
+    return {rollout.AUTOSCALED: f"{scaled['min']}-{scaled['max']}"}
+
+
+def full(held: Mapping[str, Any]) -> Optional[int]:
+    """As many replicas as a Deployment is to have with all traffic; None where an autoscaler says."""
+    notes = held["metadata"].get("annotations") or {}
+    if rollout.AUTOSCALED in notes:
+        return None
+    text = str(notes.get(REPLICAS) or "")
+    return int(text) if text.isdigit() else rollout.wanted(held)
 
 
 def _container(pod: Object, service: str) -> Object:
@@ -335,6 +358,26 @@ def disruption_budget(application: str, service: str, slot: str) -> Object:
     }
 
 
+def autoscaler(application: str, service: str, slot: str, scaled: Mapping[str, Any], version: str) -> Object:
+    """The HorizontalPodAutoscaler of a slot, in the form of an API version."""
+    object_name = slot_name(application, service, slot)
+    spec: Object = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name},
+        "minReplicas": scaled["min"],
+        "maxReplicas": scaled["max"],
+    }
+    if version == "v1":
+        spec["targetCPUUtilizationPercentage"] = scaled["cpu_percent"]
+    else:
+        target = {"type": "Utilization", "averageUtilization": scaled["cpu_percent"]}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    return {
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _metadata(object_name, labels(application, service, slot)),
+        "spec": spec,
+    }
+
+
 # -- a Service --------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +387,7 @@ def selector(application: str, service: str, slot: str, release: str) -> dict[st
 
 
 def service_object(
-    application: str, service: Mapping[str, Any], slot: str, release: str, fence: int, template: Mapping[str, Any]
+    application: str, service: Mapping[str, Any], chosen: Mapping[str, str], fence: int, template: Mapping[str, Any]
 ) -> Object:
     """A new Service. ``template`` is what the user says of it: type, ports, annotations."""
     spec = copy.deepcopy(dict(template.get("spec") or {}))
@@ -353,7 +396,7 @@ def service_object(
     if template.get("node_port"):
         port["nodePort"] = template["node_port"]
     spec.setdefault("ports", [port])
-    spec["selector"] = selector(application, service["name"], slot, release)
+    spec["selector"] = dict(chosen)
     annotations = {**(template.get("annotations") or {}), FENCE: str(fence)}
     return {
         "apiVersion": "v1",
@@ -361,6 +404,98 @@ def service_object(
         "metadata": _metadata(service["service"], labels(application, service["name"]), annotations),
         "spec": spec,
     }
+
+
+def both_slots(application: str, service: str) -> dict[str, str]:
+    """What a Service sends to whose traffic is shared by number of replicas: every pod of the service."""
+    return labels(application, service)
+
+
+# -- an Ingress beside the user's -------------------------------------------------------------------------------
+
+
+def canary_name(of: str) -> str:
+    return name(of, "canary", limit=63)
+
+
+def canary_service(
+    application: str, service: Mapping[str, Any], stable: Mapping[str, Any], slot: str, release: str, fence: int
+) -> Object:
+    """The Service of the slot that gets a part, with the ports of the one that has the rest."""
+    keep = ("name", "protocol", "appProtocol", "port", "targetPort")
+    ports = [{key: port[key] for key in keep if key in port} for port in stable["spec"].get("ports") or ()]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(
+            canary_name(service["service"]),
+            {**labels(application, service["name"]), PART: "canary"},
+            {FENCE: str(fence), RELEASE_ID: release},
+        ),
+        "spec": {
+            "type": "ClusterIP",
+            "ports": ports,
+            "selector": selector(application, service["name"], slot, release),
+        },
+    }
+
+
+def canary_ingress(
+    application: str, stable: Mapping[str, Any], instead: Mapping[str, str], weight: int, fence: int
+) -> Object:
+    """The Ingress that carries the weight: the rules of the user's that lead to one of our Services, to ``instead`` of
+    it. Of the annotations only what chooses and tunes the controller: one for certificates or DNS would have others
+    act on it too."""
+    rules = []
+    for rule in stable["spec"].get("rules") or ():
+        paths = [
+            _led(path, instead) for path in (rule.get("http") or {}).get("paths") or () if backend(path) in instead
+        ]
+        if paths:
+            rules.append({**rule, "http": {"paths": paths}})
+    kept = {
+        key: value
+        for key, value in (stable["metadata"].get("annotations") or {}).items()
+        if key == "kubernetes.io/ingress.class" or (key.startswith(NGINX) and not key.startswith(f"{NGINX}canary"))
+    }
+    weighed = {f"{NGINX}canary": "true", f"{NGINX}canary-weight": str(weight), FENCE: str(fence)}
+    chosen = {**labels(application), PART: "canary"}
+    spec: Object = {"rules": rules}
+    if stable["spec"].get("ingressClassName"):
+        spec["ingressClassName"] = stable["spec"]["ingressClassName"]
+    return {
+        "kind": "Ingress",
+        "metadata": _metadata(canary_name(stable["metadata"]["name"]), chosen, {**kept, **weighed}),
+        "spec": spec,
+    }
+
+
+def backend(path: Mapping[str, Any]) -> str:
+    """The Service that a path of an Ingress leads to, in either form of the API."""
+    found = path.get("backend") or {}
+    return str((found.get("service") or {}).get("name") or found.get("serviceName") or "")
+
+
+def _led(path: Mapping[str, Any], instead: Mapping[str, str]) -> Object:
+    found = copy.deepcopy(dict(path))
+    if "service" in found["backend"]:
+        found["backend"]["service"]["name"] = instead[backend(path)]
+    else:
+        found["backend"]["serviceName"] = instead[backend(path)]
+    return found
+
+
+def led_to(ingress: Mapping[str, Any]) -> set[str]:
+    """The Services that an Ingress has rules for."""
+    rules = ingress["spec"].get("rules") or ()
+    return {backend(path) for rule in rules for path in (rule.get("http") or {}).get("paths") or ()} - {""}
+
+
+def canary_weight(ingress: Optional[Mapping[str, Any]]) -> int:
+    """The part that an Ingress carries; 0 for none."""
+    notes = ((ingress or {}).get("metadata") or {}).get("annotations") or {}
+    text = str(notes.get(f"{NGINX}canary-weight") or "")
+    return int(text) if notes.get(f"{NGINX}canary") == "true" and text.isdigit() else 0
 
 
 # -- fence ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ killed anywhere is finished or undone by the next one.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any, Callable, NoReturn, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_objects as objects
 from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_rollout as rollout
+from ansible_collections.signalbox.runbook.plugins.module_utils import _shares
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import (
     Api,
@@ -137,26 +139,33 @@ class Releases:
         versions = sorted({_annotation(one, objects.VERSION) for one in here.values()})
         declared = {one["name"]: one for one in services}
         described, asked, lines = {}, [], {}
+        lacking: Answers = []
         for name, one in here.items():
             own = [pod for pod in pods if self._of(pod, name, slot, _annotation(one, objects.RELEASE_ID))]
             described[name] = {
                 "state": rollout.summary(one, own),
                 "ready": sum(rollout.ready(pod) for pod in own),
                 "replicas": rollout.wanted(one),
+                "full": rollout.wanted(one) if (whole := objects.full(one)) is None else whole,
+                "autoscaled": whole is None,
                 "restarts": sum(map(rollout.restarts, own)),
                 "image": _image(one, name),
             }
-            if name in declared and rollout.stands(one, own):
+            # Who has lost a pod still serves: it is the cluster that starts another one. It is told as what it is.
+            if lacks := rollout.partly(one, own):
+                lacking.append(_lack(name, lacks))
+            own = [pod for pod in own if rollout.ready(pod)]
+            if name in declared and own:
                 port = declared[name]["ports"][slot]
                 asked += [
                     (name, replace(probe, successes=1))
-                    for probe in _pod_probes(declared[name].get("probes") or (), port, own)
+                    for probe in pod_probes(declared[name].get("probes") or (), port, own)
                 ]
             if log_lines:
                 lines[name] = self._log(own, name, log_lines)
         results = self.ask([probe for _name, probe in asked], fetch=self.api.fetch)
-        answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)]
-        running = bool(here) and all(one["state"] == "READY" for one in described.values()) and len(releases) == 1
+        answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)] + lacking
+        running = bool(here) and all(one["ready"] for one in described.values()) and len(releases) == 1
         running = running and set(declared) <= set(here)
         return {
             "release": releases[0] if len(releases) == 1 else ", ".join(releases),
@@ -259,6 +268,9 @@ class Releases:
                 raise
             except RunbookError as error:
                 raise RunbookError(f"runtime_kubernetes_services.{one['name']}.deployment: {error}") from None
+            if one["settings"].get("autoscaling"):
+                with contextlib.suppress(ConflictError):
+                    self._put_autoscaler(one["name"], "trial", one["settings"]["autoscaling"], dry_run=True)
 
     def _cluster_settings(self) -> dict[str, Any]:
         if "sleep_action" not in self.settings:
@@ -274,10 +286,12 @@ class Releases:
         services: Sequence[Mapping[str, Any]],
         live_slot: str = "",
         check_mode: bool = False,
+        shares: Optional[Mapping[str, int]] = None,
     ) -> dict[str, Any]:
         """Run the release in the slot: each service in the given order, proven before the next one starts.
 
-        What failed is left as it is, so that it can be looked at.
+        ``shares`` are the services that get only a part of the traffic at first, in percent: they begin with as many
+        pods as that needs, beside those of the live slot. What failed is left as it is, so that it can be looked at.
         """
         self._refuse_live(slot, live_slot, "started anew")
         made = self.manifest(release["id"])
@@ -292,7 +306,9 @@ class Releases:
         self.stop(slot)  # a slot holds one release, and what failed in it is not continued
         answers: Answers = []
         for one in services:
-            self._apply(made, one, slot)
+            self._apply(
+                made, one, slot, self._first(made, one["name"], slot, live_slot, (shares or {}).get(one["name"]))
+            )
             self._rollout(one, slot, release)
             answers += self._proven(one, slot, release, one["start_seconds"], answers)
         for one in services:  # the start of a later one may have brought an earlier one down
@@ -327,6 +343,13 @@ class Releases:
             own = [pod for pod in pods if _label(pod, objects.SERVICE) == name]
             log[name] = self._masked(self._log(own, name, LOG_LINES), _annotation(one, objects.RELEASE_ID), name)
             grace = max(grace, GRACE_SECONDS + _grace(one))
+        scalers = [
+            scaler
+            for one in deployments
+            if objects.full(one) is None and (scaler := self._autoscaler(_label(one, objects.SERVICE), slot))
+        ]
+        for one in scalers:  # first, so that it starts nothing again
+            self.api.delete("HorizontalPodAutoscaler", one)
         for one in deployments:
             self._scale_down(one["metadata"]["name"])  # at once; the collector of garbage takes its time
         deadline = self.clock() + grace
@@ -415,17 +438,41 @@ class Releases:
             held = deployment is not None and _annotation(deployment, objects.RELEASE_ID) == release["id"]
             if deployment is None or not held or not rollout.stands(deployment, pods):
                 return None
-            asked += [(one["name"], probe) for probe in _pod_probes(one["probes"], one["port"], pods)]
+            if objects.full(deployment) is None and not self._autoscaler(one["name"], slot):
+                return None
+            asked += [(one["name"], probe) for probe in pod_probes(one["probes"], one["port"], pods)]
         if len(self.api.find("Deployment", objects.labels(self.application, slot=slot))) != len(services):
             return None
         results = self.ask([probe for _name, probe in asked], fetch=self.api.fetch)
         answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)]
         return answers if all(answer["passed"] for answer in answers) else None
 
-    def _apply(self, made: Object, service: Mapping[str, Any], slot: str) -> None:
+    def _autoscaler(self, service: str, slot: str) -> Optional[Object]:
+        kind = "HorizontalPodAutoscaler"
+        return self.api.get(kind, objects.slot_name(self.application, service, slot)) if self._serves(kind) else None
+
+    def _serves(self, kind: str) -> bool:
+        return bool(self.api.version_of(kind))
+
+    def _first(self, made: Object, service: str, slot: str, live_slot: str, share: Optional[int]) -> int:
+        """How many pods a service begins with: all, as many as its first share needs, or as many as the live one has
+        by now where an autoscaler says how many."""
+        settings = made["services"][service]["settings"]
+        whole, scaled = int(settings["replicas"]), settings.get("autoscaling")
+        name = objects.slot_name(self.application, service, live_slot) if live_slot else ""
+        beside = self.api.get("Deployment", name) if name else None
+        if scaled:
+            now = rollout.wanted(beside) if beside else 0
+            return int(min(max(whole, scaled["min"], now), scaled["max"]))
+        other = objects.full(beside) if beside else None
+        if other is None or not share or share >= 100:
+            return whole
+        return _shares.counts({slot: share, live_slot: 100 - share}, max(whole, other))[slot]
+
+    def _apply(self, made: Object, service: Mapping[str, Any], slot: str, replicas: int) -> None:
         started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now()))
         settings = self._cluster_settings()
-        wanted = objects.deployment(made, service, slot, settings, self.fence, started_at)
+        wanted = objects.deployment(made, service, slot, settings, self.fence, started_at, replicas)
         there = self.api.get("Deployment", wanted["metadata"]["name"])
         if there is not None:  # the slot has just been emptied: it is not ours, or of a run that is still alive
             if not objects.ours(there, self.application):
@@ -435,11 +482,32 @@ class Releases:
                 )
             objects.refuse_older(self.fence, objects.fence_of(there))
         self.api.create(wanted)
-        if made["services"][service["name"]]["settings"]["replicas"] > 1:
+        own = made["services"][service["name"]]["settings"]
+        scaled = own.get("autoscaling")
+        if scaled:
+            self._put_autoscaler(service["name"], slot, scaled)
+        if (scaled["min"] if scaled else own["replicas"]) > 1:
             budget = objects.disruption_budget(self.application, service["name"], slot)
             served = self.api.version_of("PodDisruptionBudget")
             if served and self.api.get("PodDisruptionBudget", budget["metadata"]["name"]) is None:
                 self.api.create(budget)
+
+    def _put_autoscaler(self, service: str, slot: str, scaled: Mapping[str, Any], dry_run: bool = False) -> None:
+        kind = "HorizontalPodAutoscaler"
+        if not self._serves(kind):
+            raise RunbookError("this cluster serves no HorizontalPodAutoscaler; leave autoscaling out")
+        wanted = objects.autoscaler(self.application, service, slot, scaled, self.api.version_of(kind))
+        there = None if dry_run else self._autoscaler(service, slot)
+        if there is None:
+            self.api.create(wanted, dry_run)
+        elif not objects.ours(there, self.application):
+            raise RunbookError(
+                f"{kind} {there['metadata']['name']} in {self.api.namespace} was not made by signalbox.runbook, so it "
+                "is not touched; remove it, or leave autoscaling out"
+            )
+        else:
+            wanted["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
+            self.api.replace(wanted)
 
     def _rollout(self, service: Mapping[str, Any], slot: str, release: Mapping[str, Any]) -> None:
         """Until the Deployment stands, or will not, or its time is over; that is below its progress deadline."""
@@ -450,7 +518,7 @@ class Releases:
             deployment, pods = self._look(name, slot, release["id"])
             if deployment is None:
                 self._fail(service, slot, release, [rollout.Cause("gone", "somebody deleted its Deployment")], [])
-            if rollout.stands(deployment, pods):
+            if rollout.stands(deployment, pods, strict=True):
                 return
             found = rollout.causes(deployment, pods)
             # A pod counts against a quota until it is gone altogether: while old ones go, it is no reason.
@@ -479,7 +547,7 @@ class Releases:
         """Every pod passes every probe, asked through the API server."""
         name = service["name"]
         _deployment, pods = self._look(name, slot, release["id"])
-        asked = _pod_probes(service["probes"], service["port"], rollout.alive(pods))
+        asked = pod_probes(service["probes"], service["port"], rollout.alive(pods))
         results = self.ask(
             asked,
             fetch=self.api.fetch,
@@ -587,12 +655,26 @@ class Releases:
         return lines
 
 
+def _lack(service: str, problem: str) -> dict[str, Any]:
+    """An answer in the form of the probes'."""
+    nothing: dict[str, Any] = {
+        "target": "",
+        "observed": None,
+        "expected": None,
+        "duration_ms": 0,
+        "attempts": 1,
+        "evidence": {},
+    }
+    said = {"name": f"{service} pods", "service": service, "passed": False, "problem": problem}
+    return {**nothing, **said, "kind": "not_ready", "fix": "Look at its pods: kubectl describe pod."}
+
+
 def _missing(made: Object, names: set[tuple[str, str]]) -> bool:
     parts = [held for part in made["services"].values() for held in part["objects"].values()]
     return any((held["kind"], held["name"]) not in names for held in parts)
 
 
-def _pod_probes(raws: Sequence[Mapping[str, Any]], port: int, pods: Sequence[Mapping[str, Any]]) -> list[Endpoint]:
+def pod_probes(raws: Sequence[Mapping[str, Any]], port: int, pods: Sequence[Mapping[str, Any]]) -> list[Endpoint]:
     """Each probe of each pod; which pod it is stands in the URL."""
     return [
         endpoint({**raw, "url": str(raw["url"]).replace("127.0.0.1:{port}", f"{pod['metadata']['name']}:{port}")})

@@ -15,6 +15,8 @@ from typing import Any, Optional
 
 Object = Mapping[str, Any]
 
+AUTOSCALED = "signalbox.runbook/autoscaled"  # least and most pods, where an autoscaler sets their number
+
 IMAGE = {"ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "RegistryUnavailable"}
 TELLING = {"Unhealthy", "Failed", "FailedMount", "FailedAttachVolume", "FailedPostStartHook", "FailedCreatePodSandBox"}
 CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
@@ -34,8 +36,26 @@ class Cause:
         return {"name": service, "kind": self.kind, "problem": self.problem, "fix": self.fix}
 
 
-def stands(deployment: Object, pods: Sequence[Object]) -> bool:
-    """All replicas updated, ready and available, as the controller has really seen, and the pods say so too."""
+def stands(deployment: Object, pods: Sequence[Object], strict: bool = False) -> bool:
+    """All replicas updated, ready and available, as the controller has really seen, and the pods say so too.
+
+    Where an autoscaler sets their number, and so may be changing it, as many as it keeps at least are enough;
+    ``strict``: all the same.
+    """
+    least = _least(deployment)
+    if least and not strict:
+        status = deployment.get("status") or {}
+        same = int(status.get("updatedReplicas") or 0) == int(status.get("replicas") or 0)
+        return same and wanted(deployment) > 0 and len([p for p in pods if ready(p)]) >= min(least, wanted(deployment))
+    return _stands(deployment, pods)
+
+
+def _least(deployment: Object) -> int:
+    text = str((deployment["metadata"].get("annotations") or {}).get(AUTOSCALED) or "").partition("-")[0]
+    return int(text) if text.isdigit() else 0
+
+
+def _stands(deployment: Object, pods: Sequence[Object]) -> bool:
     wanted = int(deployment["spec"].get("replicas", 1))
     status = deployment.get("status") or {}
     counted = [
@@ -155,6 +175,12 @@ def unready_reason(events: Sequence[Object]) -> str:
 
 def wanted(deployment: Object) -> int:
     return int(deployment["spec"].get("replicas", 1))
+
+
+def partly(deployment: Object, pods: Sequence[Object]) -> str:
+    """What is lacking of a Deployment that serves; empty for nothing."""
+    count = sum(map(ready, pods))
+    return f"{count} of {wanted(deployment)} pods are ready" if count and not stands(deployment, pods) else ""
 
 
 def summary(deployment: Object, pods: Sequence[Object]) -> str:

@@ -45,6 +45,7 @@ OWN_ADDRESSES = ("kubernetes",)
 RELEASE_SETTINGS = {
     "kubernetes": (
         "runtime_kubernetes_replicas",
+        "runtime_kubernetes_autoscaling",
         "runtime_kubernetes_resources",
         "runtime_kubernetes_services",
         "runtime_kubernetes_files_path",
@@ -142,6 +143,8 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
     if model.get("watch_seconds") and not model.get("accounting_requests_per_second", 1):
         problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
     _strategy(model, problems)
+    if model["app_runtime"] == "kubernetes":
+        _cluster(model, verb, problems)
     _services(model, verb, problems)
 
 
@@ -165,13 +168,32 @@ def _backends(model: Model, problems: Problems) -> None:
         for name in model.get(key) or {}:
             if name not in known:
                 problems.say(f"{key}.{name}", f"is no service{closest(name, known)}")
-    if model["app_strategy"] != "blue_green":
-        problems.say("app_strategy", f"{model['app_strategy']} is not for a Service, which sends all to one slot")
-    for i, step in enumerate(model["app_steps"] or ()):
-        if step["weight"] < 100:
-            problems.say(
-                f"app_steps[{i}].weight", "a Service sends all its traffic to one slot; leave out every step below 100"
-            )
+    if model["app_strategy"] not in ("blue_green", "canary"):
+        problems.say(
+            "app_strategy",
+            f"{model['app_strategy']} goes from host to host, and a namespace is one; use blue_green or canary",
+        )
+
+
+def _cluster(model: Model, verb: str, problems: Problems) -> None:
+    """What Kubernetes shares traffic and sets numbers of replicas by."""
+    _least(model["router_kubernetes_scale_seconds"], 1, "router_kubernetes_scale_seconds", problems)
+    within = model["router_kubernetes_share_within_percent"]
+    if not 0 <= within < 50:
+        problems.say("router_kubernetes_share_within_percent", f"must be 0 to 50 percentage points, not {within:g}")
+    parted = any(step["weight"] < 100 for step in model["app_steps"] or ())
+    by_ingress = model["router_kubernetes_share"] == "ingress"
+    if verb == "deploy" and parted and by_ingress and not model["router_kubernetes_ingress"]:
+        problems.say("router_kubernetes_ingress", "is missing; name the Ingress that leads to the Services")
+    scaled = model["runtime_kubernetes_autoscaling"]
+    if verb == "deploy" and scaled:
+        for key, least, most in (("min", 1, scaled["max"]), ("max", 1, None), ("cpu_percent", 1, None)):
+            value = scaled[key]
+            if value is None:
+                continue
+            _least(value, least, f"runtime_kubernetes_autoscaling.{key}", problems)
+            if most is not None and value > most:
+                problems.say(f"runtime_kubernetes_autoscaling.{key}", f"{value} is more than max, {most}")
 
 
 def check_version(version: Any, problems: Problems) -> None:
@@ -603,6 +625,11 @@ def routed(model: Model) -> list[Model]:
 def router_services(model: Model) -> list[Model]:
     """What a router that knows services, and not addresses, needs of them."""
     return [{"name": service["name"], "port": service["port"]} for service in routed(model)]
+
+
+def pod_probes(model: Model, expected: Mapping[str, str]) -> dict[str, Model]:
+    """By routed service the probe of one instance of it, which must answer this release's version."""
+    return {s["name"]: version_probe(s, "http://127.0.0.1:{port}", expected.get(s["name"])) for s in routed(model)}
 
 
 def router_base(service: Model, model: Model) -> str:

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _model, _records
+from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_plan, _model, _records
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import (
     IN_PLACE,
@@ -189,8 +189,11 @@ class _Maker:
             self.notes.append(f"drift: {'; '.join(self.strayed)}")
         if live and gone:
             steps += self._started_again(live, gone)
-        elif self.settled or self.strayed:
-            steps.append(self.make.shift("settle", self.rest["weights"], self.rest["places"]))
+        elif self.settled or (self.strayed and self.verb != "abort"):  # an abort has its own shift
+            # What is left of a run that came to its end is the quick way back.
+            ended = live and any(record["outcome"] in _records.LIVE_OUTCOMES for record in self.settled)
+            stays = [other(live["slot"])] if live and ended else []
+            steps.append(self.make.shift("settle", self.rest["weights"], self.rest["places"], standby=stays))
         if live and lack:
             self.notes.append(f"{', '.join(self.make.exclusive)} of {named(live)} does not run on {', '.join(lack)}")
             steps += self.make.take_over("settle", live, [], lack)
@@ -296,22 +299,29 @@ class _Maker:
                 f"{named(to)} is held but does not run on {', '.join(gone)}, so it can't be promoted; nothing has been "
                 "touched. abort.yml takes it back"
             )
-        steps = [] if standing else [self.make.start("start", to, self.targets, live_slot, beside=bool(live))]
+        traffic = self._traffic(live)
+        weighed = [step["weight"] for step in traffic]
+        for host, info in self.targets.items():
+            given = (self.models[host], host, weighed, info["slots"], live, to, self.routers.get(host) or {})
+            _kubernetes_plan.check(*given)
+        steps = []
+        if not standing:
+            steps.append(self.make.start("start", to, self.targets, live_slot, bool(live), weighed[0]))
         hands = list(self.targets) if live and self.make.exclusive else []
-        for number, step in enumerate(self._traffic(live), 1):
+        for number, step in enumerate(traffic, 1):
             weight = step["weight"]
             beside = live if weight < 100 else None
             places = [to, *([beside] if beside else [])]
             weights = {to["slot"]: weight, **({live_slot: 100 - weight} if beside else {})}
-            steps.append(self.make.shift("shift", weights, places))
+            stays = [live_slot] if live and not beside else []
+            steps.append(self.make.shift("shift", weights, places, standby=stays))
             if weight == 100:
                 steps += self.make.take_over("take_over", to, hands, hands)
             seconds = self.first["watch_seconds"] if step["watch_seconds"] is None else step["watch_seconds"]
             if seconds:
                 steps.append(self.make.watch(seconds, places))
             if step.get("hold"):
-                rest = self._traffic(live)[number:]
-                plan.update(success="held", weights=weights, remaining=rest)
+                plan.update(success="held", weights=weights, remaining=traffic[number:])
                 break
         if not standing or self.verb == "promote":
             steps.append(self.make.verify(to, beside=plan["success"] == "held"))

@@ -65,9 +65,17 @@ class Steps:
         return self.step("stage", self.runtime, "stage", to["version"], args, budget)
 
     def start(
-        self, phase: str, to: Place, hosts: Iterable[str], live_slot: str, beside: bool = False, **more: Any
+        self,
+        phase: str,
+        to: Place,
+        hosts: Iterable[str],
+        live_slot: str,
+        beside: bool = False,
+        share: int = 100,
+        **more: Any,
     ) -> Step:
-        """``beside`` the live slot: what is exclusive runs there, and is left out."""
+        """``beside`` the live slot: what is exclusive runs there, and is left out. ``share``: percent of the traffic
+        that it gets first; a runtime may begin with less because of that."""
         args = {
             host: {
                 "slot": to["slot"],
@@ -78,6 +86,7 @@ class Steps:
                     for service in _model.slot_services(self.models[host], to["slot"], to["answers"])
                     if not (beside and service["name"] in self.exclusive)
                 ],
+                "shares": {s["name"]: share for s in _model.routed(self.models[host]) if share < 100},
             }
             for host in hosts
         }
@@ -139,10 +148,12 @@ class Steps:
         places: Sequence[Place],
         shares: Optional[Shares] = None,
         text: str = "",
+        standby: Sequence[str] = (),
         **more: Any,
     ) -> Step:
         """One change of weights on every router. ``places`` are those that may answer afterwards, none for no traffic;
-        ``shares`` says which slot has the traffic of each host, where that is not the same for all."""
+        ``shares`` says which slot has the traffic of each host, where that is not the same for all; ``standby`` are
+        slots that stay beside as the quick way back."""
         args = {}
         apart = None if shares is None else {h: {slot: 100} if slot else {} for h, slot in shares.items()}
         for router in self.routers:
@@ -157,6 +168,10 @@ class Steps:
                     "release": places[0]["release"] if places else "",
                     "version": str(places[0]["version"]) if places else "",
                 },
+                "releases": {place["slot"]: place["release"] for place in places},
+                "prove": {place["slot"]: _model.pod_probes(model, place["answers"]) for place in places},
+                "standby": list(standby),
+                "back": phase in ("revert", "settle"),
                 "confirm": [
                     _model.version_probe(
                         service,
@@ -168,7 +183,8 @@ class Steps:
                     if answering
                 ],
             }
-        return self.step(phase, self.router, "shift", text or shown(weights), args, SHIFT_SECONDS, **more)
+        budget = SHIFT_SECONDS + max(_scale_seconds(self.models[router]) for router in self.routers)
+        return self.step(phase, self.router, "shift", text or shown(weights), args, budget, **more)
 
     def watch(self, seconds: float, places: Sequence[Place], **more: Any) -> Step:
         probes = [
@@ -236,3 +252,8 @@ def _stable_seconds(model: _model.Model) -> float:
     if model.get("runtime_host_manager") != "systemd":
         return 0.0
     return float(len(model["app_services"]) * model["runtime_host_stable_seconds"])
+
+
+def _scale_seconds(model: _model.Model) -> float:
+    """Where weights are numbers of replicas, pods are waited for: when the weights move, and when they are put back."""
+    return 2 * float(model["router_kubernetes_scale_seconds"]) if model["app_router"] == "kubernetes" else 0.0

@@ -163,15 +163,28 @@ options:
         type: dict
         default: {}
   replicas:
-    description: Number of pods of a service in a slot.
+    description: Number of pods of a service in a slot with all traffic.
     type: int
     default: 2
+  shares:
+    description:
+      - For O(state=started) with O(live_slot), by service the percent of the traffic that it gets at first. It begins
+        with as many pods as that needs beside those of the live slot; without it, with all.
+    type: dict
+    default: {}
   resources:
     description: The C(resources) of a service's container.
     type: dict
     default: {}
+  autoscaling:
+    description:
+      - C(min), C(max) and C(cpu_percent) of a HorizontalPodAutoscaler for each slot of a service; empty for none.
+      - A slot that has one begins with as many pods as the live one has by then.
+    type: dict
+    default: {}
   overrides:
-    description: Per service C(replicas), C(resources) and C(deployment), a Deployment of your own to begin with.
+    description:
+      - Per service C(replicas), C(resources), C(autoscaling) and C(deployment), a Deployment of your own to begin with.
     type: dict
     default: {}
   files_path:
@@ -259,7 +272,8 @@ foreign:
 slots:
   description:
     - What V(blue) and V(green) hold. Each has C(release), C(version), C(running), C(healthy), the C(answers) of every
-      pod, C(services) with C(state), C(ready), C(replicas), C(restarts) and C(image), and C(log) where asked for.
+      pod, C(services) with C(state), C(ready), C(replicas), C(full) (as many as it has with all traffic),
+      C(autoscaled), C(restarts) and C(image), and C(log) where asked for.
   type: dict
   returned: for O(state=read)
 seen_fence:
@@ -339,7 +353,7 @@ def parts(params: dict[str, Any]) -> list[dict[str, Any]]:
                 raise RunbookError(f"overrides.{name}.{key}: is unknown{closest(key, SETTINGS)}")
             if key == "replicas" and not str(value).isdigit():
                 raise RunbookError(f"overrides.{name}.replicas: must be a whole number, not {value!r}")
-            if key != "replicas" and not isinstance(value, dict):
+            if key != "replicas" and value and not isinstance(value, dict):
                 raise RunbookError(f"overrides.{name}.{key}: must be a mapping")
     found = []
     for one in params["services"]:
@@ -352,14 +366,51 @@ def parts(params: dict[str, Any]) -> list[dict[str, Any]]:
             raise RunbookError(f"services: {one['name']} has no image")
         settings = {
             "replicas": replicas,
-            "resources": own.get("resources", params["resources"]),
-            "deployment": own.get("deployment", {}),
+            "resources": own.get("resources", params["resources"]) or {},
+            "deployment": own.get("deployment") or {},
         }
+        scaled = autoscaling(own.get("autoscaling", params["autoscaling"]), one["name"])
+        if scaled:
+            settings["autoscaling"] = measured(scaled, settings, one["name"])
         texts = {
             key: {name: str(value) for name, value in one[key].items()} for key in ("environment", "secrets", "files")
         }
         found.append({"name": one["name"], "image": image, "command": one["command"], "settings": settings, **texts})
     return found
+
+
+def autoscaling(raw: Any, service: str) -> dict[str, int]:
+    """What an autoscaler is given; empty for none."""
+    if not raw:
+        return {}
+    found = {"cpu_percent": 80}
+    for key, value in raw.items():
+        if key not in ("min", "max", "cpu_percent"):
+            raise RunbookError(
+                f"autoscaling.{key}: is unknown{closest(key, ('min', 'max', 'cpu_percent'))} ({service})"
+            )
+        if not str(value).isdigit() or int(value) < 1:
+            raise RunbookError(f"autoscaling.{key}: must be a whole number above 0, not {value!r} ({service})")
+        found[key] = int(value)
+    for key in ("min", "max"):
+        if key not in found:
+            raise RunbookError(f"autoscaling.{key}: is missing; give a number of pods ({service})")
+    if found["min"] > found["max"]:
+        raise RunbookError(f"autoscaling.min: {found['min']} is more than max, {found['max']} ({service})")
+    return found
+
+
+def measured(scaled: dict[str, int], settings: dict[str, Any], service: str) -> dict[str, int]:
+    """A share of the requested CPU can be kept only where some is requested."""
+    pod = ((settings["deployment"].get("spec") or {}).get("template") or {}).get("spec") or {}
+    asked = (
+        [settings["resources"]] if settings["resources"] else [c.get("resources") for c in pod.get("containers") or ()]
+    )
+    if not asked or not all(((one or {}).get("requests") or {}).get("cpu") for one in asked):
+        raise RunbookError(
+            f"autoscaling: goes by the CPU that {service} requests, but it requests none; give resources.requests.cpu"
+        )
+    return scaled
 
 
 def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -380,7 +431,8 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         if state == "staged":
             return releases.stage(params["release"], parts(params), check_mode)
         if state == "started":
-            result = releases.start(slot, params["release"], services, params["live_slot"], check_mode)
+            shares = {name: int(share) for name, share in params["shares"].items()}
+            result = releases.start(slot, params["release"], services, params["live_slot"], check_mode, shares)
             held = {"slot": slot, "release": params["release"]["id"]}
             return {**result, "diff": {"before": {} if result["changed"] else held, "after": held}}
         if state == "proven":
@@ -413,6 +465,8 @@ def main() -> None:
             "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
             "replicas": {"type": "int", "default": 2},
             "resources": {"type": "dict", "default": {}},
+            "shares": {"type": "dict", "default": {}},
+            "autoscaling": {"type": "dict", "default": {}},
             "overrides": {"type": "dict", "default": {}},
             "files_path": {"type": "path", "default": "/etc/app"},
             "image_pull_policy": {

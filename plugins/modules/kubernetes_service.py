@@ -11,17 +11,23 @@ version_added: 0.1.0
 author:
   - The signalbox.runbook authors (@signalbox)
 description:
-  - Sends all traffic of every Service of an application to one slot of M(signalbox.runbook.kubernetes_release), by its
+  - Sends the traffic of every Service of an application to slots of M(signalbox.runbook.kubernetes_release), by its
     selector. All Services switch, or all are put back.
   - Before anything moves, every Service must have a ready pod of the release where it goes to. Afterwards its
     endpoints must be just the ready pods there, and the probes asked through the Services must pass, once more when
     the nodes have had time to follow.
+  - A weight between 0 and 100 is made by numbers of pods, with Services that send to both slots. What is to have more
+    pods gets them first, and what is to have fewer keeps its own until the others are endpoints; at no time there are
+    fewer than either release has with all traffic.
+  - With O(ingress) it is made by a canary Ingress and Services beside the user's, for ingress-nginx. Whether the
+    controller follows them is not asked.
   - A Service that is missing is made. One that is there is changed only when it is labelled as managed by this
     collection, and of it only the selector.
 requirements:
   - kubectl on the host that runs the module; no Python package
-  - the right to get, list, create, update and delete Services and ConfigMaps of the namespace,
-    and to get and list Pods and EndpointSlices
+  - the right to get, list, create, update and delete Services and ConfigMaps of the namespace, to get, list and update
+    Deployments, to get and list Pods and EndpointSlices, and to get pods/proxy
+  - with O(ingress) also to get, create, update and delete Ingresses, and to get services/proxy
 attributes:
   check_mode:
     support: full
@@ -32,8 +38,8 @@ attributes:
 options:
   state:
     description:
-      - V(read) tells where the selectors send to and asks O(ask) once. A probe that fails is a result, not a failure.
-      - V(shifted), the traffic goes to the slot of O(weights).
+      - V(read) tells where the traffic goes and asks O(ask) once. A probe that fails is a result, not a failure.
+      - V(shifted), the traffic goes to the slots of O(weights).
     type: str
     choices: [read, shifted]
     default: read
@@ -93,17 +99,44 @@ options:
     type: dict
     default: {}
   weights:
-    description: Slot to percent. One slot has 100, or none has anything, for no traffic.
+    description: Slot to percent, together 100; or none has anything, for no traffic.
     type: dict
     default: {}
   release:
-    description: Id of the release that the slot holds; only its pods get traffic.
+    description: Id of the release that the traffic moves to; of its slot only its pods get any.
     type: str
     default: ""
   version:
     description: Its version, for an annotation.
     type: str
     default: ""
+  releases:
+    description: What each slot of O(weights) holds. By default what its Deployments say.
+    type: dict
+    default: {}
+  standby:
+    description: Slots without traffic that stay as the quick way back, with as many pods as they had with all of it.
+    type: list
+    elements: str
+    default: []
+  back:
+    description: Whether this is a way back. Pods that it can't have are said then, but keep no traffic where it is.
+    type: bool
+    default: false
+  prove:
+    description: By slot and service the probe that pods which are added must pass, each asked through the API server.
+    type: dict
+    default: {}
+  ingress:
+    description:
+      - Name of the Ingress that leads to the Services. With it a part of the traffic goes by a canary beside it, and
+        not by numbers of pods.
+    type: str
+    default: ""
+  scale_seconds:
+    description: Seconds within which pods that are added must be ready.
+    type: float
+    default: 120
   ask:
     description: Probes to ask, one try each, for O(state=read). As the endpoints of M(signalbox.runbook.probe_info).
     type: list
@@ -144,11 +177,27 @@ EXAMPLES = r"""
         version: 1.5.0
         version_path: version
         successes: 5
+
+- name: Give green a tenth
+  signalbox.runbook.kubernetes_service:
+    state: shifted
+    context: production
+    namespace: shop
+    application: shop
+    environment: production
+    fence: 13
+    services:
+      - {name: api, port: 8080}
+    weights: {blue: 90, green: 10}
+    release: 1.5.0-0a1b2c3d
+    version: 1.5.0
 """
 
 RETURN = r"""
 weights:
-  description: Slot to 100 for those that a selector sends to; after a failure, what was put back.
+  description:
+    - Slot to percent. For O(state=read) what is real, from selectors, ready endpoints and the canary Ingress; after a
+      failure, what was put back.
   type: dict
   returned: always
   sample: {green: 100}
@@ -168,6 +217,14 @@ note:
   description: The C(release) that they send to.
   type: dict
   returned: for O(state=read)
+ingress:
+  description: C(name) of the Ingress, and the C(problem) that keeps a canary from standing beside it, empty for none.
+  type: dict
+  returned: for O(state=read) with O(ingress)
+text:
+  description: What the weights are made by, and what could not be had or proven.
+  type: str
+  returned: for O(state=shifted) with a part of the traffic, or when there is something to say
 answers:
   description: Results of O(ask).
   type: list
@@ -240,13 +297,24 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             params["fence"] or 0,
             numbered(params["overrides"]),
             params["settle_seconds"],
+            ingress=params["ingress"],
+            scale_seconds=params["scale_seconds"],
         )
         if params["state"] == "read":
             answers = [one.to_dict() for one in ask([endpoint(raw) for raw in params["ask"]])]
             return {"changed": False, **router.read(), "answers": answers}
         weights = {slot: int(weight) for slot, weight in params["weights"].items()}
         result = router.shift(
-            weights, params["release"], params["version"], confirm, params["confirm_seconds"], check_mode
+            weights,
+            params["release"],
+            params["version"],
+            confirm,
+            params["confirm_seconds"],
+            check_mode,
+            params["releases"],
+            params["standby"],
+            params["back"],
+            params["prove"],
         )
     return {**result, "diff": {"before": result.pop("before"), "after": result.pop("after")}}
 
@@ -269,6 +337,12 @@ def main() -> None:
             "weights": {"type": "dict", "default": {}},
             "release": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
+            "releases": {"type": "dict", "default": {}},
+            "standby": {"type": "list", "elements": "str", "default": []},
+            "back": {"type": "bool", "default": False},
+            "prove": {"type": "dict", "default": {}},
+            "ingress": {"type": "str", "default": ""},
+            "scale_seconds": {"type": "float", "default": 120},
             "ask": {"type": "list", "elements": "dict", "default": []},
             "confirm": {"type": "list", "elements": "dict", "default": []},
             "confirm_seconds": {"type": "float", "default": 30},

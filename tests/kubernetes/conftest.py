@@ -16,8 +16,9 @@ from kubernetes_site import Site
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    made = Site(kubeconfig(), tmp_path_factory.mktemp("kubernetes"))
+def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
+    start_seconds = getattr(request.module, "START_SECONDS", 30)
+    made = Site(kubeconfig(), tmp_path_factory.mktemp("kubernetes"), start_seconds)
     try:
         yield made
     finally:

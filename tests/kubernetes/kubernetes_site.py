@@ -21,8 +21,9 @@ HOST = "cluster1"
 class Site(Plays):
     timeout = 240.0
 
-    def __init__(self, kubeconfig: str, directory: Path) -> None:
+    def __init__(self, kubeconfig: str, directory: Path, start_seconds: float = 30) -> None:
         super().__init__(directory, directory / "inventory.yml", directory / "state")
+        self.start_seconds = start_seconds
         self.kubeconfig = kubeconfig
         self.namespace = f"runbook-test-{random.randrange(16**6):06x}"
         config = self.json("config", "view")
@@ -30,7 +31,7 @@ class Site(Plays):
         self.server = config["clusters"][0]["cluster"]["server"]
         self.kubectl("create", "namespace", self.namespace)
         self.port = self._free_node_port()
-        self.front_url = self.url = f"http://{NODE}:{self.port}"
+        self.front_url = f"http://{NODE}:{self.port}"
         self.inventory.write_text(yaml.safe_dump(self._inventory()), encoding="utf-8")
 
     def close(self) -> None:
@@ -49,7 +50,7 @@ class Site(Plays):
             "app_environment": "test",
             "app_runtime": "kubernetes",
             "app_router": "kubernetes",
-            "app_url": self.url,
+            "app_url": self.front_url,
             "app_state_dir": str(self.state),
             "accounting_path": "/",
             "accounting_keep_alive": "false",
@@ -70,7 +71,7 @@ class Site(Plays):
                     "files": {"conf/settings.ini": "version={{ app_version }}\n"},
                     "health": {"path": "/health", "expect": {"status": "ok"}},
                     "version": {"path": "/version", "key": "version"},
-                    "start_seconds": "{{ test_start_seconds | default(30) }}",
+                    "start_seconds": f"{{{{ test_start_seconds | default({self.start_seconds}) }}}}",
                     "stop_seconds": 5,
                     "drain_seconds": 5,
                 }

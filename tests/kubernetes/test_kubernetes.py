@@ -84,7 +84,7 @@ def test_quota_that_is_exceeded_is_named_in_the_words_of_the_cluster(site: Site)
 
 @pytest.mark.requirement("DEP-08", "BG-09")
 def test_no_request_fails_in_an_upgrade_and_a_rollback(site: Site) -> None:
-    with Load(site.url + "/", rate=100, count=10_000) as load:
+    with Load(site.front_url + "/", rate=100, count=10_000) as load:
         upgraded = site.deploy("1.0.0", accounting_requests_per_second=0)
         assert upgraded.code == 0, upgraded.output
         back = site.rollback(accounting_requests_per_second=0)
@@ -146,7 +146,8 @@ def test_selector_that_somebody_moved_stops_the_run_before_anything(site: Site) 
             "not to https://prod.example.com:6443",
         ),
         ({"runtime_kubernetes_kubectl": ["no-kubectl"]}, "'no-kubectl' cannot be run on this host"),
-        ({"app_steps": [{"weight": 10}, {"weight": 100}]}, "a Service sends all its traffic to one slot"),
+        ({"app_steps": [{"weight": 10}, {"weight": 100}]}, "10 % of 2 replicas of backend can't be"),
+        ({"app_strategy": "rolling"}, "use blue_green or canary"),
         ({"app_router": "nginx"}, "kubernetes goes with kubernetes only"),
     ],
 )

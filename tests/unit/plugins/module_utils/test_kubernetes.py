@@ -14,7 +14,6 @@ import base64
 import copy
 import json
 import re
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_objects as objects
@@ -35,9 +34,10 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_serv
     Services,
     members,
     old_members,
-    slot_of,
+    parts,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Request
+from kubernetes_memory import CORE, Memory
 
 CONFIG = {
     "current-context": "staging",
@@ -356,89 +356,6 @@ def test_pods_that_say_the_same_say_it_once_and_the_final_word_comes_first():
 # -- a cluster in memory ----------------------------------------------------------------------------------------
 
 
-class Memory:
-    """Objects by path, with resourceVersions; ``before`` is called ahead of every change and may change things too."""
-
-    def __init__(self):
-        self.held = {}
-        self.number = 0
-        self.changes = []
-        self.before = lambda method, path: None
-        self.groups = {"policy": ["poddisruptionbudgets:PodDisruptionBudget"], "discovery.k8s.io": []}
-
-    def api(self):
-        return Api(self, "shop", Cluster("test", "https://test"), sleep=lambda _s: None)
-
-    def put(self, path, obj):
-        self.number += 1
-        meta = {**obj["metadata"], "resourceVersion": str(self.number), "uid": f"u{self.number}", "generation": 1}
-        self.held[path] = {**obj, "metadata": meta}
-        return self.held[path]
-
-    def __call__(self, method, path, body, headers, seconds):
-        parts = urlsplit(path)
-        where, query = parts.path, parse_qs(parts.query)
-        given = json.loads(body) if body else {}
-        if method != "GET":
-            self.before(method, where)
-        if where == "/version":
-            return self._answer(200, {"major": "1", "minor": "20+"})
-        if where.startswith("/apis/policy") and "namespaces" not in where:
-            return self._answer(200, {"versions": [{"version": "v1"}], "resources": [{"kind": "PodDisruptionBudget"}]})
-        if where.startswith("/apis/discovery") and "namespaces" not in where:
-            return self._answer(404, {"message": "no"})
-        if method == "POST":
-            target = f"{where}/{given['metadata']['name']}"
-            if target in self.held:
-                return self._answer(409, {"kind": "Status", "message": "already exists"})
-            if "dryRun" not in query:
-                self.changes.append(f"POST {given['kind']} {given['metadata']['name']}")
-                self.put(target, given)
-            return self._answer(201, given)
-        if method == "GET" and where.rsplit("/", 1)[1] in (
-            "configmaps",
-            "secrets",
-            "pods",
-            "services",
-            "deployments",
-            "events",
-            "poddisruptionbudgets",
-            "endpointslices",
-        ):
-            wanted = dict(one.split("=") for one in query.get("labelSelector", [""])[0].split(",") if one)
-            items = [o for p, o in self.held.items() if p.rsplit("/", 1)[0] == where]
-            return self._answer(
-                200, {"items": [o for o in items if wanted.items() <= o["metadata"].get("labels", {}).items()]}
-            )
-        there = self.held.get(where)
-        if there is None:
-            return self._answer(404, {"kind": "Status", "message": "not found"})
-        if method == "PUT":
-            if given["metadata"].get("resourceVersion") not in (None, there["metadata"]["resourceVersion"]):
-                return self._answer(409, {"kind": "Status", "message": "the object has been modified"})
-            self.changes.append(f"PUT {given['kind']} {given['metadata']['name']}")
-            return self._answer(200, self.put(where, given))
-        if method == "DELETE":
-            self.changes.append(f"DELETE {there['kind']} {there['metadata']['name']}")
-            del self.held[where]
-            if there["kind"] == "Deployment":
-                label = there["metadata"]["labels"]
-                for p in [
-                    p
-                    for p, o in self.held.items()
-                    if o["kind"] == "Pod" and o["metadata"]["labels"][objects.SLOT] == label[objects.SLOT]
-                ]:
-                    del self.held[p]
-        return self._answer(200, there)
-
-    @staticmethod
-    def _answer(status, document):
-        return Reached(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
-
-
-CORE = "/api/v1/namespaces/shop"
-
-
 def releases(memory, fence=1, **more):
     return Releases(memory.api(), "shop", "test", fence, dict(IN_CLUSTER), sleep=lambda _s: None, now=lambda: 0, **more)
 
@@ -549,11 +466,12 @@ def test_what_is_needed_is_not_pruned():
 # -- traffic ----------------------------------------------------------------------------------------------------
 
 
-def test_a_service_sends_to_one_slot_or_to_none():
-    assert slot_of({}) == "" and slot_of({"blue": 0, "green": 100}) == "green"
-    for bad in ({"blue": 90, "green": 10}, {"blue": 50}, {"red": 100}):
+def test_weights_are_the_whole_traffic_or_none():
+    assert parts({}) == {} and parts({"blue": 0, "green": 100}) == {"green": 100}
+    assert parts({"blue": 90, "green": 10}) == {"blue": 90, "green": 10}
+    for bad in ({"blue": 90, "green": 20}, {"blue": 50}, {"red": 100}, {"blue": 110, "green": -10}):
         with pytest.raises(RunbookError, match="weights: "):
-            slot_of(bad)
+            parts(bad)
 
 
 def test_members_of_a_service():

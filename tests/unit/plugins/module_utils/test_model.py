@@ -1072,10 +1072,30 @@ def test_a_model_for_kubernetes_has_nothing_wrong_and_one_port_for_both_slots():
             ],
         ),
         (
-            [change("app_steps", [{"weight": 10}, {"weight": 100}])],
+            [change("app_strategy", "canary"), change("router_kubernetes_share", "ingress")],
+            ["router_kubernetes_ingress: is missing; name the Ingress that leads to the Services"],
+        ),
+        (
+            [change("router_kubernetes_share", "mesh"), change("router_kubernetes_scale_seconds", 0)],
+            ["router_kubernetes_share: must be one of replicas, ingress, not 'mesh'"],
+        ),
+        (
+            [change("router_kubernetes_scale_seconds", 0), change("router_kubernetes_share_within_percent", 50)],
             [
-                "app_steps[0].weight: a Service sends all its traffic to one slot; leave out every step below 100",
+                "router_kubernetes_scale_seconds: must be at least 1, not 0",
+                "router_kubernetes_share_within_percent: must be 0 to 50 percentage points, not 50",
             ],
+        ),
+        (
+            [change("runtime_kubernetes_autoscaling", {"min": 3, "max": 2, "cpu_percent": 0})],
+            [
+                "runtime_kubernetes_autoscaling.min: 3 is more than max, 2",
+                "runtime_kubernetes_autoscaling.cpu_percent: must be at least 1, not 0",
+            ],
+        ),
+        (
+            [change("runtime_kubernetes_autoscaling", {"min": 1})],
+            ["runtime_kubernetes_autoscaling.max: is missing; give Greatest number of pods"],
         ),
         (
             [change("runtime_kubernetes_services", {"backnd": {"replicas": 3}})],
@@ -1090,7 +1110,7 @@ def test_a_model_for_kubernetes_has_nothing_wrong_and_one_port_for_both_slots():
         ),
         (
             [change("app_strategy", "rolling")],
-            ["app_strategy: rolling is not for a Service, which sends all to one slot"],
+            ["app_strategy: rolling goes from host to host, and a namespace is one; use blue_green or canary"],
         ),
     ],
 )
@@ -1127,6 +1147,12 @@ def test_one_backend_of_kubernetes_needs_the_other():
 def test_settings_that_make_a_release_change_its_digest():
     digests = {
         _model.release_digest(_model.load(changed(*CLUSTER, *more), SPECS, "deploy")[0])
-        for more in ([], [change("runtime_kubernetes_replicas", 3)], [change("runtime_kubernetes_kubeconfig", "/x")])
+        for more in (
+            [],
+            [change("runtime_kubernetes_replicas", 3)],
+            [change("runtime_kubernetes_autoscaling", {"min": 2, "max": 4})],
+            [change("runtime_kubernetes_kubeconfig", "/x")],
+            [change("router_kubernetes_scale_seconds", 7)],
+        )
     }
-    assert len(digests) == 2
+    assert len(digests) == 3

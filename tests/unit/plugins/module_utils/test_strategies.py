@@ -215,6 +215,30 @@ def test_a_held_release_is_taken_back():
     assert world.go("deploy", "2.0") == "held"
 
 
+def test_an_abort_restores_no_share_first():
+    world = held()
+    world.send("lb2", {"blue": 70, "green": 30})  # or a pod is lacking, where shares are made by pods
+    plan = world.plan("abort")
+    assert weights(plan) == [{"blue": 100}]
+    assert world.carry_out(plan) == "aborted"
+    assert world.serves() == ("1.0", "blue") and world.agrees()
+
+
+def test_backends_are_told_of_shares_and_of_what_stays():
+    world = live_on(World(HOSTS, **{**HOLD, "app_steps": [{"weight": 10}, {"weight": 100}]}), "1.0")
+    plan = world.plan("deploy", "2.0")
+    start = next(step for step in plan["steps"] if step["verb"] == "start")
+    assert {tuple(args["shares"].values()) for args in start["args"].values()} == {(10,)}
+    shifts = [step["args"]["lb1"] for step in plan["steps"] if step["verb"] == "shift"]
+    assert [sorted(args["releases"]) for args in shifts] == [["blue", "green"], ["green"]]
+    assert [sorted(args["prove"]) for args in shifts] == [["blue", "green"], ["green"]]
+    assert [args["standby"] for args in shifts] == [[], ["blue"]] and not any(args["back"] for args in shifts)
+    assert [step["args"]["lb1"]["back"] for step in plan["revert"] if step["verb"] == "shift"] == [True]
+    whole = world.plan("deploy", "3.0", app_steps=[{"weight": 100}])
+    start = next(step for step in whole["steps"] if step["verb"] == "start")
+    assert all(args["shares"] == {} for args in start["args"].values())
+
+
 @pytest.mark.parametrize("run", [("deploy", "3.0"), ("deploy", "2.0"), ("rollback",), ("cleanup",)])
 def test_while_a_release_is_held_nothing_else_begins(run):
     world = held()
