@@ -33,6 +33,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._docker import (
     services as by_service,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._exclusive import split_states
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     LOG_LINES,
     PathLike,
@@ -56,7 +57,6 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._slot import (
     refuse_other,
     service,
     services_from,
-    split_states,
     with_service,
 )
 

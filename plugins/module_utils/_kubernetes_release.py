@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable, NoReturn, Optional
 
@@ -20,6 +20,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernet
 from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_rollout as rollout
 from ansible_collections.signalbox.runbook.plugins.module_utils import _shares
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._exclusive import split_states
 from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import (
     Api,
     ConflictError,
@@ -165,14 +166,15 @@ class Releases:
                 lines[name] = self._log(own, name, log_lines)
         results = self.ask([probe for _name, probe in asked], fetch=self.api.fetch)
         answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)] + lacking
-        running = bool(here) and all(one["ready"] for one in described.values()) and len(releases) == 1
-        running = running and set(declared) <= set(here)
+        running, exclusive = split_states(services, {name: bool(one["ready"]) for name, one in described.items()})
+        running = running and len(releases) == 1 and set(declared) - set(exclusive) <= set(here)
         return {
             "release": releases[0] if len(releases) == 1 else ", ".join(releases),
             "version": versions[0] if len(versions) == 1 else ", ".join(versions),
             "services": described,
             "running": running,
             "healthy": running and all(answer["passed"] for answer in answers),
+            "exclusive": exclusive,
             "answers": answers,
             "busy": [],
             "problem": "" if len(releases) < 2 else f"its services hold several releases: {', '.join(releases)}",
@@ -287,8 +289,10 @@ class Releases:
         live_slot: str = "",
         check_mode: bool = False,
         shares: Optional[Mapping[str, int]] = None,
+        only: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Run the release in the slot: each service in the given order, proven before the next one starts.
+        """Run the release in the slot: each service in the given order, proven before the next one starts. With
+        ``only``, those beside the others of the same release, which are left alone.
 
         ``shares`` are the services that get only a part of the traffic at first, in percent: they begin with as many
         pods as that needs, beside those of the live slot. What failed is left as it is, so that it can be looked at.
@@ -300,10 +304,13 @@ class Releases:
             raise RunbookError(
                 f"release {release['id']} has no service {', '.join(unknown)}; deploy that version again"
             )
-        standing = self._standing(slot, release, services)
+        if only:
+            self._refuse_other(slot, release)
+            services = [one for one in services if one["name"] in only]
+        standing = self._standing(slot, release, services, bool(only))
         if standing is not None or check_mode:
             return {"changed": standing is None, "answers": standing or []}
-        self.stop(slot)  # a slot holds one release, and what failed in it is not continued
+        self.stop(slot, only=only)  # a slot holds one release, and what failed in it is not continued
         answers: Answers = []
         for one in services:
             self._apply(
@@ -324,19 +331,26 @@ class Releases:
             self._settled(one, slot, release, answers)
         return {"changed": False, "answers": answers}
 
-    def stop(self, slot: str, live_slot: str = "", check_mode: bool = False) -> dict[str, Any]:
-        """End whatever the slot runs, and wait until no process of it is left. Its last log lines are kept."""
+    def stop(
+        self, slot: str, live_slot: str = "", check_mode: bool = False, only: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """End whatever the slot runs, or ``only`` some services, and wait until no process of it is left. Its last log
+        lines are kept."""
         self._refuse_live(slot, live_slot, "stopped")
-        chosen = objects.labels(self.application, slot=slot)
-        deployments = self.api.find("Deployment", chosen)
-        budgets = self.api.find("PodDisruptionBudget", chosen) if self.api.version_of("PodDisruptionBudget") else []
+
+        def find(kind: str) -> list[Object]:
+            found = self.api.find(kind, objects.labels(self.application, slot=slot))
+            return [one for one in found if not only or _label(one, objects.SERVICE) in only]
+
+        deployments = find("Deployment")
+        budgets = find("PodDisruptionBudget") if self._serves("PodDisruptionBudget") else []
         changed = bool(deployments or budgets)
         if check_mode:
             return {"changed": changed, "log": {}}
         self.take_fence()
         log = {}
         grace = GRACE_SECONDS
-        pods = self.api.find("Pod", chosen)
+        pods = find("Pod")
         for one in deployments:
             objects.refuse_older(self.fence, objects.fence_of(one))
             name = _label(one, objects.SERVICE)
@@ -354,7 +368,7 @@ class Releases:
             self._scale_down(one["metadata"]["name"])  # at once; the collector of garbage takes its time
         deadline = self.clock() + grace
         while True:
-            left = [pod for pod in self.api.find("Pod", chosen) if not rollout.ended(pod)]
+            left = [pod for pod in find("Pod") if not rollout.ended(pod)]
             if not left:
                 break
             if self.clock() >= deadline:
@@ -424,14 +438,23 @@ class Releases:
         if live_slot == slot:
             raise RunbookError(f"{slot} takes the traffic, so it is not {what}; shift the traffic away first")
 
+    def _refuse_other(self, slot: str, release: Mapping[str, Any]) -> None:
+        found = self.api.find("Deployment", objects.labels(self.application, slot=slot))
+        held = sorted({_annotation(one, objects.RELEASE_ID) for one in found})
+        if held != [release["id"]]:
+            raise RunbookError(
+                f"{slot} holds {', '.join(held) or 'nothing'}, not {release['id']}: somebody changed it during the run"
+            )
+
     def _look(self, service: str, slot: str, release: str) -> tuple[Optional[Object], list[Object]]:
         deployment = self.api.get("Deployment", objects.slot_name(self.application, service, slot))
         return deployment, self.api.find("Pod", objects.labels(self.application, service, slot, release))
 
     def _standing(
-        self, slot: str, release: Mapping[str, Any], services: Sequence[Mapping[str, Any]]
+        self, slot: str, release: Mapping[str, Any], services: Sequence[Mapping[str, Any]], beside: bool = False
     ) -> Optional[Answers]:
-        """The passed probes when the slot already runs just this, healthy; otherwise None."""
+        """The passed probes when the slot already runs just this, healthy, or has it ``beside`` others; otherwise
+        None."""
         asked = []
         for one in services:
             deployment, pods = self._look(one["name"], slot, release["id"])
@@ -441,7 +464,8 @@ class Releases:
             if objects.full(deployment) is None and not self._autoscaler(one["name"], slot):
                 return None
             asked += [(one["name"], probe) for probe in pod_probes(one["probes"], one["port"], pods)]
-        if len(self.api.find("Deployment", objects.labels(self.application, slot=slot))) != len(services):
+        there = self.api.find("Deployment", objects.labels(self.application, slot=slot))
+        if not beside and len(there) != len(services):
             return None
         results = self.ask([probe for _name, probe in asked], fetch=self.api.fetch)
         answers = [{**result.to_dict(), "service": name} for result, (name, _probe) in zip(results, asked)]

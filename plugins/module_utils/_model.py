@@ -288,9 +288,6 @@ def _services(model: Model, verb: str, problems: Problems) -> None:
     _cycles(services, problems)
     exclusive = exclusives({"app_services": services})
     for i, service in enumerate(services):
-        if service["exclusive"] and model["app_runtime"] == "kubernetes":
-            problems.say(f"app_services[{i}].exclusive", "is not for the runtime kubernetes yet; remove it")
-    for i, service in enumerate(services):
         for other in exclusive if not service["exclusive"] else ():
             if other in service["depends_on"]:
                 problems.say(

@@ -21,6 +21,7 @@ from typing import Any, Callable, NoReturn, Optional, Protocol
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._connections import Holder, established, holders
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+from ansible_collections.signalbox.runbook.plugins.module_utils._exclusive import split_states
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     LOG_LINES,
     PathLike,
@@ -152,13 +153,6 @@ def joined(wanted: Sequence[Service], held: Sequence[Service], only: Collection[
         for one in wanted
         if one.name in only or one.name in ports
     ]
-
-
-def split_states(declared: Sequence[Mapping[str, Any]], runs: Mapping[str, bool]) -> tuple[bool, dict[str, bool]]:
-    """Whether the services that a slot holds run, and which of those that may run in one slot only do."""
-    exclusive = {one["name"] for one in declared if one.get("exclusive")}
-    others = [runs[name] for name in runs if name not in exclusive]
-    return bool(others) and all(others), {name: runs.get(name, False) for name in sorted(exclusive)} if runs else {}
 
 
 def with_service(results: Sequence[Result], names: Sequence[str]) -> Answers:

@@ -84,6 +84,13 @@ options:
     description: The slot that takes the traffic, empty for none. It is not touched.
     type: str
     default: ""
+  only:
+    description:
+      - Names of the services that a start or stop is about. The others of the slot are left alone.
+      - A start then needs the slot to hold O(release) already.
+    type: list
+    elements: str
+    default: []
   release:
     description: The release. Needed for O(state=staged), O(state=started) and O(state=proven).
     type: dict
@@ -112,6 +119,10 @@ options:
       port:
         description: Port that its container listens on; it finds it in the variable E(PORT).
         type: int
+      exclusive:
+        description: Whether it may run in one slot only, for O(state=read).
+        type: bool
+        default: false
       ports:
         description: The same per slot, for O(state=read).
         type: dict
@@ -322,6 +333,7 @@ SERVICE_OPTIONS = {
     "name": {"type": "str", "required": True},
     "port": {"type": "int"},
     "ports": {"type": "dict", "options": {slot: {"type": "int", "required": True} for slot in SLOTS}},
+    "exclusive": {"type": "bool", "default": False},
     "start_seconds": {"type": "float", "default": 60},
     "stop_seconds": {"type": "float", "default": 10},
     "drain_seconds": {"type": "float", "default": 10},
@@ -432,13 +444,15 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             return releases.stage(params["release"], parts(params), check_mode)
         if state == "started":
             shares = {name: int(share) for name, share in params["shares"].items()}
-            result = releases.start(slot, params["release"], services, params["live_slot"], check_mode, shares)
+            result = releases.start(
+                slot, params["release"], services, params["live_slot"], check_mode, shares, params["only"]
+            )
             held = {"slot": slot, "release": params["release"]["id"]}
             return {**result, "diff": {"before": {} if result["changed"] else held, "after": held}}
         if state == "proven":
             return releases.prove(slot, params["release"], services)
         if state == "stopped":
-            return releases.stop(slot, params["live_slot"], check_mode)
+            return releases.stop(slot, params["live_slot"], check_mode, params["only"])
         return releases.prune(params["remove"], params["keep"], check_mode)
 
 
@@ -461,6 +475,7 @@ def main() -> None:
             "fence": {"type": "int"},
             "slot": {"type": "str", "choices": list(SLOTS)},
             "live_slot": {"type": "str", "default": ""},
+            "only": {"type": "list", "elements": "str", "default": []},
             "release": {"type": "dict", "options": RELEASE_OPTIONS},
             "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
             "replicas": {"type": "int", "default": 2},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from backends import Place
+from backends import KubernetesSite, Place, slots
 from compose_site import ComposeSite
 
 from node_site import NodeSite
@@ -46,9 +46,15 @@ def working(place: Place) -> Place:
     return place
 
 
+def targets(place: Place) -> list[str]:
+    return list(slots(place.site))
+
+
 def workers(place: Place, target: str) -> dict[str, str]:
     """Version of the worker by slot, of those that run."""
     site = place.site
+    if isinstance(site, KubernetesSite):
+        return site.workers("worker")
     if isinstance(site, NodeSite):
         host, ports = site.lab.addresses[target], {"blue": 8001, "green": 18001}
     else:
@@ -69,7 +75,7 @@ class Looks(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(0.05):
-            for target in self.place.site.lab.names:
+            for target in targets(self.place):
                 found = workers(self.place, target)
                 self.count += 1
                 if len(found) > 1:
@@ -90,7 +96,7 @@ def never_both(place: Place) -> Iterator[None]:
 
 
 def all_work(place: Place, version: str) -> None:
-    for target in place.site.lab.names:
+    for target in targets(place):
         assert list(workers(place, target).values()) == [version], target
     assert place.site.answers() == {version}
     assert "all agree" in place.site.status().output

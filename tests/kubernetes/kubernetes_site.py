@@ -16,6 +16,7 @@ from runbook_site import Plays
 
 NODE = os.environ.get("RUNBOOK_KUBERNETES_NODE", "127.0.0.1")
 HOST = "cluster1"
+LABEL = "signalbox.runbook/"
 
 
 class Site(Plays):
@@ -115,6 +116,15 @@ class Site(Plays):
             labels, status = one["metadata"]["labels"], one.get("status", {})
             if status.get("readyReplicas") == one["spec"]["replicas"]:
                 found[labels["signalbox.runbook/slot"]] = one["metadata"]["annotations"]["signalbox.runbook/version"]
+        return found
+
+    def workers(self, service: str) -> dict[str, str]:
+        """Version by slot of a service whose processes run there, those that are about to end too."""
+        found = {}
+        for pod in self.objects("pods"):
+            of, slot, release = (pod["metadata"]["labels"].get(LABEL + word) for word in ("service", "slot", "release"))
+            if of == service and pod["status"]["phase"] == "Running":
+                found[slot] = release.partition("-")[0]
         return found
 
     def selector(self, service: str = "demo-backend") -> dict[str, str]:
