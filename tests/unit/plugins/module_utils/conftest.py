@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ import time
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
+from apt_world import World
 
 CONFIGURATION = """\
 [unix_http_server]
@@ -70,3 +73,10 @@ def supervisord(tmp_path):
     daemon.start()
     yield daemon
     daemon.stop()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    if shutil.which("apt-get") is None or os.geteuid():
+        pytest.skip("no apt, or not root")
+    return World(tmp_path / "w", monkeypatch)
