@@ -195,7 +195,8 @@ def run_bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout:
 
 
 def keeping_open(fds: Sequence[int]) -> Run:
-    """The same with the host's lock: an apt that outlives its killed parent still holds it."""
+    """The same with the host's lock: an apt that outlives its killed parent still holds it. dpkg has a lock of its own,
+    and would hand ours on to whatever a maintainer script starts."""
 
     def run(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
         return _command.run(
@@ -205,7 +206,7 @@ def keeping_open(fds: Sequence[int]) -> Run:
             f"{' '.join(argv[:2])} did not end within start_seconds and was stopped",
             cwd=cwd,
             env=env,
-            keep_open=fds,
+            keep_open=fds if argv[0] == "apt-get" else (),
         )
 
     return run

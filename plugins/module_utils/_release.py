@@ -491,7 +491,8 @@ def _make_service(
     identity = artifact.identity()
     if artifact.apt:
         deb, identity["sha256"] = packages[artifact.apt]
-        os.link(deb, here / _apt.FILE)
+        shutil.copyfile(deb, here / _apt.FILE)
+        (here / _apt.FILE).chmod(0o644)
     elif artifact.python or artifact.wheel:
         _make_venv(service, here / "venv", scratch, run)
         _relocate(here / "venv", os.fsencode(build), os.fsencode(final))
@@ -511,9 +512,7 @@ def _fetch(release: Release, scratch: Path, apt: _apt.Apt) -> dict[_apt.Package,
         if package is not None and package not in found:
             directory = scratch / f"{package.name}.apt"
             directory.mkdir()
-            path, digest = apt.fetch(package, directory)
-            path.chmod(0o644)
-            found[package] = path, digest
+            found[package] = apt.fetch(package, directory)
     if found:
         apt.prepare([path for path, _digest in found.values()])
     return found

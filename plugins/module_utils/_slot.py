@@ -399,7 +399,8 @@ class Slot:
             raise RunbookError(f"{self.name} holds {holds}, not {release['id']}: somebody changed it during the run")
         wrong = self._package_problems(release["id"])
         if wrong:
-            raise RunbookError(f"{wrong[0]['problem']}: somebody changed it during the run", diagnosis=wrong)
+            diagnosis = [{key: one[key] for key in ("name", "kind", "problem", "fix")} for one in wrong]
+            raise RunbookError(f"{wrong[0]['problem']}: somebody changed it during the run", diagnosis=diagnosis)
         running = self._running(wanted)
         pids = {name: info["pid"] for name, info in running.items()}
         answers: Answers = []

@@ -38,6 +38,7 @@ class World:
             Dir::Bin::methods "/usr/lib/apt/methods";
             Dir::Bin::dpkg "/usr/bin/dpkg";
             APT::Sandbox::User "root";
+            Acquire::Retries "0";
         """
         (path / "apt.conf").write_text(configuration)
         (path / ".dpkg.cfg").write_text(f"root={self.root}\nforce-script-chrootless\nlog={path}/dpkg.log\n")

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils import _apt
@@ -355,6 +358,54 @@ def test_another_program_is_waited_for_and_named(world, lock):
         world.meanwhile = lambda: process.communicate()
         assert world.start(path, "1.0.0-1") is True
     assert world.slept == 7
+
+
+def test_what_a_script_leaves_running_neither_delays_nor_keeps_the_lock(world, tmp_path):
+    pid = tmp_path / "pid"
+    path = world.package("1.0.0-1", scripts={"postinst": f"sleep 300 & echo $! > {pid}"})
+    with open(tmp_path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Apt(lambda: 60.0, _apt.keeping_open([lock.fileno()])).ensure({path: Package("demo", "1.0.0-1")})
+    try:
+        assert world.state() == HELD
+        with open(tmp_path / "lock") as again:
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_an_apt_that_outlives_its_parent_keeps_the_lock(world, tmp_path):
+    go, ready = tmp_path / "go", tmp_path / "ready"
+    wait = f"touch {ready}; while ! test -e {go}; do sleep 0.1; done"
+    path = world.package("1.0.0-1", scripts={"postinst": wait})
+    child = os.fork()
+    if not child:
+        with open(tmp_path / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Apt(lambda: 60.0, _apt.keeping_open([lock.fileno()])).ensure({path: Package("demo", "1.0.0-1")})
+        os._exit(1)  # it was to be killed before
+    until(ready.exists)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    def free():
+        with open(tmp_path / "lock") as again, contextlib.suppress(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    assert not free() and _apt.is_busy(world.admin)
+    go.touch()
+    until(free)
+    assert world.start(path, "1.0.0-1") is False
+    assert world.state() == HELD
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.05)
 
 
 def test_whether_dpkg_is_at_work(tmp_path):
