@@ -13,7 +13,6 @@ import time
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._supervisor import Supervisor
-from apt_world import World
 
 CONFIGURATION = """\
 [unix_http_server]
@@ -79,4 +78,6 @@ def supervisord(tmp_path):
 def world(tmp_path, monkeypatch):
     if shutil.which("apt-get") is None or os.geteuid():
         pytest.skip("no apt, or not root")
+    from apt_world import World  # this file is read by every Python of test-compat
+
     return World(tmp_path / "w", monkeypatch)
