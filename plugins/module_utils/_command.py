@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Callable, Optional, Union
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
+
+# A password in any URL, and the bare token that http hosts accept as a user name: not for messages.
+USERINFO = re.compile(r"(https?://|[a-z+]+://[^/@\s:]*:)[^/@\s]+@", re.IGNORECASE)
 
 
 def run(

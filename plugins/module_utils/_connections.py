@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,14 @@ def holders(ports: Collection[int], proc: Path = PROC) -> list[Holder]:
     inodes = {one.port: one.inode for one in connections(proc) if one.state == LISTEN and one.port in ports}
     owners = _owners(set(inodes.values()), proc) if inodes else {}
     return [_holder(port, owners.get(inodes[port], 0), proc) for port in ports if port in inodes]
+
+
+def unit_of(pid: int, proc: Path = PROC) -> str:
+    """The unit of systemd that a process belongs to; empty where it belongs to none."""
+    with contextlib.suppress(OSError):
+        found = re.findall(r"/([^/\n]+\.service)$", (proc / str(pid) / "cgroup").read_text(encoding="utf-8"), re.M)
+        return str(found[0]) if found else ""
+    return ""
 
 
 def _owners(inodes: Collection[int], proc: Path) -> dict[int, int]:

@@ -16,6 +16,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _apt
+from ansible_collections.signalbox.runbook.plugins.module_utils._reality import IN_PLACE
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import SHOWN, Problems, Spec, check, closest
 
 Model = dict[str, Any]
@@ -285,6 +287,8 @@ def _services(model: Model, verb: str, problems: Problems) -> None:
         if verb == "deploy":
             _code(service, model["app_runtime"], path, problems)
             _release_keys(service, path, problems)
+    if verb == "deploy" and model["app_runtime"] == "host":
+        _packages(services, model["app_strategy"], problems)
     _cycles(services, problems)
     exclusive = exclusives({"app_services": services})
     for i, service in enumerate(services):
@@ -399,22 +403,43 @@ def _release_keys(service: Model, path: str, problems: Problems) -> None:
 
 
 def _artifact(artifact: Model, path: str, problems: Problems) -> None:
-    given = [key for key in ("archive", "wheel", "git") if artifact[key]]
+    given = [key for key in ("archive", "wheel", "git", "apt") if artifact[key]]
     if artifact["python"] and not artifact["wheel"]:
         given.append("python")
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        problems.say(path, f"must have exactly one of archive, python, wheel, git; it has {found}")
+        problems.say(path, f"must have exactly one of archive, python, wheel, git, apt; it has {found}")
         return
     form = given[0]
     if form in ("archive", "wheel") and not re.fullmatch(r"[0-9a-f]{64}", artifact["sha256"] or ""):
         problems.say(f"{path}.sha256", f"must be the SHA-256 of the {form}, 64 hexadecimal digits")
+    for key, problem in _apt.problems(artifact["apt"]) if form == "apt" else ():
+        problems.say(f"{path}.apt.{key}", problem)
     if form == "git" and not artifact["ref"]:
         problems.say(f"{path}.ref", "is missing; name a tag or a commit")
     for i, requirement in enumerate(artifact["python"] or []):
         if not _PINNED.match(requirement):
             problems.say(f"{path}.python[{i}]", f"{requirement!r} must name an exact version, like datasette==0.65.1")
     _least(artifact["strip_components"], 0, f"{path}.strip_components", problems)
+
+
+def _packages(services: Sequence[Model], strategy: str, problems: Problems) -> None:
+    """A package lives at fixed paths: a host has one version of it, and none beside another."""
+    known: dict[str, tuple[str, Model]] = {}
+    for i, service in enumerate(services):
+        package = (service["artifact"] or {}).get("apt")
+        if not package:
+            continue
+        path = f"app_services[{i}].artifact.apt"
+        if strategy not in IN_PLACE:
+            problems.say(
+                "app_strategy",
+                f"{strategy} runs two releases beside each other, but a host has one version of the package "
+                f"{package['package']} ({path}); take rolling or recreate",
+            )
+        first, other = known.setdefault(package["package"], (path, package))
+        if other != package:
+            problems.say(path, f"differs from {first}, and a host has one version of the package {package['package']}")
 
 
 def _image(image: str, path: str, problems: Problems) -> None:
@@ -556,7 +581,7 @@ def artifacts(model: Model) -> dict[str, dict[str, Any]]:
     """What identifies the code of each service, for the record."""
     if model["app_runtime"] != "host":
         return {s["name"]: {"image": s["image"]} for s in model["app_services"]}
-    keys = ("sha256", "python", "git", "ref")
+    keys = ("sha256", "python", "git", "ref", "apt")
     return {s["name"]: {k: s["artifact"][k] for k in keys if s["artifact"][k]} for s in model["app_services"]}
 
 

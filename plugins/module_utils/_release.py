@@ -28,8 +28,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _command
+from ansible_collections.signalbox.runbook.plugins.module_utils import _apt, _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._archive import check_file, extract, file_sha256
+from ansible_collections.signalbox.runbook.plugins.module_utils._command import USERINFO
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import fsync_directory, write_atomic, write_json
@@ -42,8 +43,6 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 COMMIT = re.compile(r"[0-9a-f]{7,64}")
 WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
 TEMPORARY = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._+-]*\.[0-9a-f]{8}")
-# A password in any URL, and the bare token that http hosts accept as a user name.
-USERINFO = re.compile(r"(https?://|[a-z+]+://[^/@\s:]*:)[^/@\s]+@", re.IGNORECASE)
 # Set by the process manager and by ``run`` for every process; an environment file must not replace them.
 RESERVED = ("PORT", "SLOT", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT", "RELEASE")
 
@@ -57,7 +56,7 @@ Command = Callable[[Sequence[str], Path, Mapping[str, str]], tuple[int, str, str
 
 
 class Artifact(NamedTuple):
-    """One of: ``archive``; ``wheel`` and/or ``python``; ``git`` at ``ref``."""
+    """One of: ``archive``; ``wheel`` and/or ``python``; ``git`` at ``ref``; ``apt``."""
 
     archive: str = ""
     sha256: str = ""
@@ -66,11 +65,14 @@ class Artifact(NamedTuple):
     python: tuple[str, ...] = ()
     git: str = ""
     ref: str = ""
+    apt: Optional[_apt.Package] = None
 
     def identity(self) -> dict[str, Any]:
         """What is deployed, without where it was uploaded to."""
         if self.git:
             return {"git": self.git, "ref": self.ref}
+        if self.apt:
+            return {"apt": self.apt.identity()}
         if self.archive:
             return {"sha256": self.sha256, "strip_components": self.strip_components}
         wheel = {"wheel": os.path.basename(self.wheel), "sha256": self.sha256} if self.wheel else {}
@@ -113,6 +115,10 @@ def parse(spec: Mapping[str, Any]) -> Release:
     for name in names:
         if names.count(name) > 1:
             raise RunbookError(f"services has the name {name!r} more than once: each service needs its own")
+    packages = {service.artifact.apt for service in services if service.artifact.apt}
+    for package in packages:
+        if sum(one.name == package.name for one in packages) > 1:
+            raise RunbookError(f"services has different artifact.apt of {package.name}: a host has one of a package")
     version = _text(spec, "version", "")
     return Release(
         release_id,
@@ -163,8 +169,11 @@ def _service(raw: Mapping[str, Any], where: str) -> Service:
 def _artifact(raw: Mapping[str, Any], where: str) -> Artifact:
     archive, git, wheel = (_text(raw, key, where) for key in ("archive", "git", "wheel"))
     python = tuple(raw.get("python") or ())
-    if sum(map(bool, (archive, git, wheel or python))) != 1:
-        raise RunbookError(f"{where} needs exactly one of archive, python (with or without wheel) or git")
+    apt = raw.get("apt") or {}
+    if sum(map(bool, (archive, git, wheel or python, apt))) != 1:
+        raise RunbookError(f"{where} needs exactly one of archive, python (with or without wheel), git or apt")
+    for key, problem in _apt.problems(apt) if apt else ():
+        raise RunbookError(f"{where}.apt.{key} {problem}")
     sha256 = _text(raw, "sha256", where).lower()
     if (archive or wheel) and not SHA256.fullmatch(sha256):
         raise RunbookError(f"{where}.sha256 must be the 64 hex digits of the {'archive' if archive else 'wheel'}")
@@ -184,7 +193,7 @@ def _artifact(raw: Mapping[str, Any], where: str) -> Artifact:
         raise RunbookError(f"{where}.git must be a URL or path without credentials: use a key or credential helper")
     if git and (not ref or ref.startswith("-") or re.search(r"[\s~^:?*\[\\]|\.\.|@\{", ref)):
         raise RunbookError(f"{where}.ref must be a tag or a commit")
-    return Artifact(archive, sha256, strip, wheel, python, git, ref)
+    return Artifact(archive, sha256, strip, wheel, python, git, ref, _apt.package(apt) if apt else None)
 
 
 def _environment(raw: Mapping[Any, Any], where: str) -> dict[str, str]:
@@ -260,6 +269,7 @@ def stage(
     check: bool = False,
     build_timeout_seconds: float = 600.0,
     user: str = "",
+    apt_update: bool = True,
     run: Run = run_bounded,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -268,6 +278,7 @@ def stage(
 ) -> dict[str, Any]:
     """Make the release that ``spec`` describes, unless it is there and whole. Call it inside ``changing``.
 
+    ``apt_update`` is whether apt may read its repositories anew for a version that it does not know.
     ``user`` is who runs the services: what only it may read (the environment, and files of configuration) is its own.
 
     Returns ``changed``, ``outcome`` (present, made, rebuilt), ``path``, ``id``, ``digest``, ``bytes`` (None
@@ -279,6 +290,10 @@ def stage(
     releases = home / "releases"
     final = releases / release.id
     owner = _owner(user)
+    deadline = monotonic() + build_timeout_seconds
+    apt = _apt.Apt(lambda: deadline - monotonic(), run, apt_update)
+    if any(service.artifact.apt for service in release.services):
+        apt.refuse_host()
     try:
         before = condition(release, final, owner)
         outcome = {"whole": "present", "absent": "made", "damaged": "rebuilt"}[before]
@@ -288,12 +303,11 @@ def stage(
             if before == "whole":
                 manifest = read_manifest(final) or {}
             else:
-                deadline = monotonic() + build_timeout_seconds
 
                 def bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
                     return run(argv, cwd, env, deadline - monotonic())
 
-                manifest = _make(release, final, bounded, clock, free, sync, owner)
+                manifest = _make(release, final, bounded, clock, free, sync, owner, apt)
             size = sum(entry.get("size", 0) for entry in manifest["files"].values())
             commits = {name: service["commit"] for name, service in manifest["services"].items()}
         else:
@@ -373,6 +387,7 @@ def _make(
     free: Callable[[Path], int],
     sync: Callable[[], None],
     owner: Optional[int],
+    apt: _apt.Apt,
 ) -> dict[str, Any]:
     releases = final.parent
     releases.mkdir(exist_ok=True)
@@ -382,8 +397,9 @@ def _make(
         scratch = build / ".scratch"
         scratch.mkdir(mode=0o700)
         services = {}
+        packages = _fetch(release, scratch, apt)
         for service in release.services:
-            services[service.name] = _make_service(release, service, build, final, scratch, run, free)
+            services[service.name] = _make_service(release, service, build, final, scratch, run, free, packages)
         shutil.rmtree(scratch)
         if owner is not None:
             for path in _private(release, build):
@@ -459,6 +475,7 @@ def _make_service(
     scratch: Path,
     run: Command,
     free: Callable[[Path], int],
+    packages: Mapping[_apt.Package, tuple[Path, str]],
 ) -> dict[str, Any]:
     artifact = service.artifact
     here = build / service.name
@@ -471,16 +488,34 @@ def _make_service(
         extract(artifact.archive, here / "app", artifact.sha256, artifact.strip_components, free_bytes=free(build))
     else:
         (here / "app").mkdir()
+    identity = artifact.identity()
+    if artifact.apt:
+        deb, identity["sha256"] = packages[artifact.apt]
+        shutil.copyfile(deb, here / _apt.FILE)
+        (here / _apt.FILE).chmod(0o644)
+    elif artifact.python or artifact.wheel:
         _make_venv(service, here / "venv", scratch, run)
         _relocate(here / "venv", os.fsencode(build), os.fsencode(final))
     for path, content in sorted(service.files.items()):
         _write_below(here / "app", path, content, f"services[{service.name}].files[{path!r}]")
     write_atomic(here / "env", environment_file(service.environment), 0o600)
     write_atomic(here / "run", run_script(release, service, final / service.name, commit), 0o755)
-    identity = artifact.identity()
     if artifact.archive:
         identity["archive"] = os.path.basename(artifact.archive)
     return {"artifact": identity, "commit": commit, "command": service.command, "secrets": list(service.secrets)}
+
+
+def _fetch(release: Release, scratch: Path, apt: _apt.Apt) -> dict[_apt.Package, tuple[Path, str]]:
+    """The file of each package and its SHA-256; what they need is there too. Before anything that takes longer."""
+    found: dict[_apt.Package, tuple[Path, str]] = {}
+    for package in [service.artifact.apt for service in release.services]:
+        if package is not None and package not in found:
+            directory = scratch / f"{package.name}.apt"
+            directory.mkdir()
+            found[package] = apt.fetch(package, directory)
+    if found:
+        apt.prepare([path for path, _digest in found.values()])
+    return found
 
 
 def environment_file(environment: Mapping[str, str]) -> str:
@@ -503,7 +538,7 @@ def secret_values(release: Path, service: str) -> list[str]:
 def run_script(release: Release, service: Service, directory: Path, commit: str) -> str:
     """PORT, SLOT and DEPLOYED_AT are known to the process manager only and come with its environment."""
     lines = ["#!/bin/sh", "set -eu", f". {shlex.quote(str(directory / 'env'))}"]
-    if not (service.artifact.git or service.artifact.archive):
+    if service.artifact.python or service.artifact.wheel:
         venv_bin = shlex.quote(str(directory / "venv" / "bin"))
         lines.append(f"export PATH={venv_bin}:${{PATH:-/usr/local/bin:/usr/bin:/bin}}")
     exports = {"DEPLOYED_VERSION": release.version, "DEPLOYED_COMMIT": commit, "RELEASE": release.id}

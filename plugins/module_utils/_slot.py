@@ -19,7 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, NoReturn, Optional, Protocol
 
-from ansible_collections.signalbox.runbook.plugins.module_utils._connections import Holder, established, holders
+from ansible_collections.signalbox.runbook.plugins.module_utils import _apt
+from ansible_collections.signalbox.runbook.plugins.module_utils._connections import (
+    Holder,
+    established,
+    holders,
+    unit_of,
+)
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._exclusive import split_states
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
@@ -31,11 +37,16 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     write_json,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Endpoint, Result, ask, endpoint
-from ansible_collections.signalbox.runbook.plugins.module_utils._release import refuse_changed, secret_values
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import (
+    read_manifest,
+    refuse_changed,
+    secret_values,
+)
 
 SLOTS = ("blue", "green")
 POLL_SECONDS = 0.2
 PROVE_SECONDS = 10.0
+ASK_SECONDS = 30.0  # for what dpkg says of packages, which takes a tenth of a second
 # A process manager looks at its processes about once a second; only what takes longer than this is stuck.
 GRACE_SECONDS = 10.0
 MARK = "; signalbox.runbook, slots of"
@@ -200,6 +211,7 @@ class Slot:
         now: Callable[[], float] = time.time,
         established: Callable[[Collection[int]], int] = established,
         holders: Callable[[Collection[int]], list[Holder]] = holders,
+        run: _apt.Run = _apt.run_bounded,
     ) -> None:
         if name not in SLOTS:
             raise RunbookError(f"slot {name!r} must be one of {', '.join(SLOTS)}")
@@ -218,6 +230,7 @@ class Slot:
         self.now = now
         self.established = established
         self.holders = holders
+        self.run = run
         self._log_starts: dict[str, Any] = {}
 
     # -- what it holds --------------------------------------------------------------------------------------------
@@ -334,6 +347,10 @@ class Slot:
             for probe in probes(declared[one.name].get("probes") or (), one.port)
         ]
         answers = with_service(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
+        try:
+            answers += self._package_problems(described["release"])
+        except RunbookError as error:
+            return {**described, **empty, "problem": str(error)}
         running, exclusive = split_states(raw_services, {name: state == "RUNNING" for name, state in states.items()})
         ours = {one.port for one in services if states[one.name] not in ("ABSENT", "UNKNOWN")}
         ports = {int(raw["ports"][self.name]): name for name, raw in declared.items() if raw.get("ports")}
@@ -359,6 +376,8 @@ class Slot:
         if (record["release"], record["user"]) != (release["id"], self.user):
             return None
         if any(info["state"] != "RUNNING" for info in self._running(services).values()):
+            return None
+        if self._package_problems(release["id"]):
             return None
         asked = [(one.name, probe) for one in services for probe in one.probes]
         results = self.ask([probe for _name, probe in asked], interval_seconds=self.interval_seconds)
@@ -392,16 +411,18 @@ class Slot:
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         self._refuse_unstaged(release, chosen)
+        packages = {} if only else self._installable(release["id"])
         cut = self.stop(services, only=only)["connections_cut"]
-        taken = [in_use(one.name, held) for one in chosen for held in self.holders([one.port])]
-        if taken:
-            raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
+        self._refuse_taken(chosen, packages)
+        spent = self._install(release["id"], packages, chosen)
+        if spent:  # a package may have started something
+            self._refuse_taken(chosen, packages)
         self._write(release, wanted, chosen)
         self.manager.reload()
         answers: Answers = []
         pids: dict[str, int] = {}
         for one in chosen:
-            answers += self._launch(one, release, pids, answers)
+            answers += self._launch(one, release, pids, answers, spent.get(one.name, 0.0))
         for one in chosen:  # the start of a later one may have brought an earlier one down
             self._settle(one, release, pids, answers)
         self._note_restarts(wanted)
@@ -414,6 +435,10 @@ class Slot:
         wanted = services_from(services)
         record = self.record()
         record = refuse_other(self.name, record, release)
+        wrong = self._package_problems(release["id"])
+        if wrong:
+            diagnosis = [{key: one[key] for key in ("name", "kind", "problem", "fix")} for one in wrong]
+            raise RunbookError(f"{wrong[0]['problem']}: somebody changed it during the run", diagnosis=diagnosis)
         running = self._running(wanted)
         pids = {name: info["pid"] for name, info in running.items()}
         answers: Answers = []
@@ -477,6 +502,97 @@ class Slot:
                     "again to make it anew"
                 )
 
+    # -- packages -------------------------------------------------------------------------------------------------
+
+    def _packages(self, release: str) -> dict[str, _apt.Package]:
+        """Service to its package, of a release on disk."""
+        return _apt.packages(read_manifest(self.home / "releases" / release)) if release else {}
+
+    def _package_problems(self, release: str) -> Answers:
+        """In what the installed packages differ from those of a release, as answers of probes that failed.
+
+        Another version is called one, so that a deploy of what is live makes it anew.
+        """
+        wanted = self._packages(release)
+        if not wanted:
+            return []
+        there = _apt.Apt(lambda: ASK_SECONDS, self.run).states([one.name for one in wanted.values()])
+        found: Answers = []
+        for service, one in wanted.items():
+            if any(told["target"] == one.name for told in found):
+                continue  # services share it
+            state = there[one.name]
+            word, problem = "version", _apt.difference(one, state)
+            fix = "Find out who changed it; a deploy or a rollback installs the package of its release."
+            if not problem and not state.held:
+                word, fix = "hold", f"Run apt-mark hold {one.name}."
+                problem = f"{one.name} {one.version} is not held any more, so an upgrade of the host may change it"
+            if problem:
+                name, evidence = f"{service} package {word}", {"dpkg": f"{state.want} {state.flag} {state.status}"}
+                result = Result(
+                    name, one.name, False, state.version, one.version, 0, 1, problem, "package", fix, evidence
+                )
+                found += with_service([result], [service])
+        return found
+
+    def _installable(self, release: str) -> dict[str, _apt.Package]:
+        """The packages of a release, unless what runs beside it needs another version of one."""
+        wanted = self._packages(release)
+        if not wanted:
+            return {}
+        other = SLOTS[1 - SLOTS.index(self.name)]
+        record = Slot(self.home, self.application, other, self.manager, self.conf_dir).record() or {"release": ""}
+        beside = {one.name: one for one in self._packages(record["release"]).values()}
+        for one in wanted.values():
+            there = beside.get(one.name, one)
+            if there.version != one.version:
+                raise RunbookError(
+                    f"{other} runs {one.name} {there.version}, and a host has one version of a package, so "
+                    f"{one.version} can't be started beside it: app_strategy must be rolling or recreate"
+                )
+        return wanted
+
+    def _install(
+        self, release: str, packages: Mapping[str, _apt.Package], services: Sequence[Service]
+    ) -> dict[str, float]:
+        """Have the packages installed and held; how many seconds of its start that took each service."""
+        if not packages:
+            return {}
+        limits = {one.name: one.start_seconds for one in services if one.name in packages}
+        began = self.clock()
+        apt = _apt.Apt(lambda: began + sum(limits.values()) - self.clock(), self.run, sleep=self.sleep)
+        files = {one: self.home / "releases" / release / name / _apt.FILE for name, one in packages.items()}
+        try:
+            apt.ensure({path: one for one, path in files.items()})  # services may share one
+        except RunbookError as error:
+            raise RunbookError(f"nothing was started in {self.name}: {error}", **error.details) from None
+        left, spent = self.clock() - began, {}
+        for name, limit in limits.items():
+            spent[name] = min(left, limit)
+            left -= spent[name]
+        return spent
+
+    def _taken(self, services: Sequence[Service], packages: Mapping[str, _apt.Package]) -> list[str]:
+        """The ports that others listen on, one sentence each; a unit that a package of ours brings has a cure."""
+        found = []
+        by_port = {one.port: one for one in services}
+        for held in self.holders(list(by_port)):
+            one = by_port[held.port]
+            unit, said = unit_of(held.pid), in_use(one.name, held)
+            apt = _apt.Apt(lambda: ASK_SECONDS, self.run)
+            if unit and one.name in packages and unit in apt.shipped(packages[one.name].name):
+                said += (
+                    f" of {unit}, which the package {packages[one.name].name} brings and starts: stop it for good with "
+                    f"systemctl disable --now {unit}"
+                )
+            found.append(said)
+        return found
+
+    def _refuse_taken(self, services: Sequence[Service], packages: Mapping[str, _apt.Package]) -> None:
+        taken = self._taken(services, packages)
+        if taken:
+            raise RunbookError(f"{'; '.join(taken)}; nothing was started in {self.name}", ports=taken)
+
     def _write(self, release: Mapping[str, Any], services: Sequence[Service], chosen: Sequence[Service]) -> None:
         """The record of all services of the slot, and what the process manager reads for those that are to start."""
         for directory in ("slots", "log"):
@@ -517,10 +633,12 @@ class Slot:
             )
             write_atomic(self._conf(one.name), f"{MARK} {self.home}\n{section}", self.manager.mode)
 
-    def _launch(self, one: Service, release: Mapping[str, Any], pids: dict[str, int], before: Answers) -> Answers:
+    def _launch(
+        self, one: Service, release: Mapping[str, Any], pids: dict[str, int], before: Answers, spent: float
+    ) -> Answers:
         program = self._program(one.name)
         self._log_starts[one.name] = self.manager.output_mark(program, self._log(one.name))
-        deadline = self.clock() + one.start_seconds
+        deadline = self.clock() + one.start_seconds - spent
         self.manager.add(program)
         self.manager.start(program)
         info = self.manager.info(program)
@@ -580,6 +698,9 @@ class Slot:
             for answer in answers
             if answer["service"] == one.name and not answer["passed"]
         ]
+        others = [held for held in self.holders([one.port]) if held.pid not in pids.values() and not self._ours(held)]
+        if reason and others:  # it came to the port first, after we had looked
+            reason = f"{self._taken([one], self._packages(release['id']))[0]}, and {reason}"
         if reason:  # why nothing answers; what the probes saw follows from it
             fix = f"{self.manager.where(self._program(one.name), self._log(one.name))}."
             diagnosis.insert(0, {"name": one.name, "kind": "process", "problem": reason, "fix": fix})

@@ -18,6 +18,9 @@ description:
     because a release is never changed. A damaged one is made again, unless a slot runs it.
   - Archives and wheels are files on the controller. Their checksums are compared there first, then they are
     uploaded, unless the connection is local.
+  - A package of apt is downloaded from the repositories of the target, in just the version that is given, and kept in
+    the release; M(signalbox.runbook.slot) installs it from there. What it depends on is downloaded into the cache of
+    apt. The target must be Debian or a relative of it, and the task must run as root.
   - Archives with absolute paths, C(..), links that lead out of the tree, or device files are refused before
     anything is written.
 attributes:
@@ -60,9 +63,15 @@ options:
     type: bool
     default: false
   build_timeout_seconds:
-    description: Time in seconds that the commands which make the release (git, venv, pip) may take together.
+    description: Time in seconds that the commands which make the release (git, venv, pip, apt) may take together.
+      It includes the waiting for another program that changes packages.
     type: float
     default: 600
+  apt_update:
+    description: Whether C(apt-get update) is called when the target does not know a version of a package, or its index
+      names a file that is gone.
+    type: bool
+    default: true
   user:
     description:
       - User that the services run as, by default the one who makes the release. It owns what only it may read, which
@@ -81,7 +90,7 @@ options:
         required: true
       artifact:
         description: Exactly one of an archive, a Python installation (O(services[].artifact.python),
-          O(services[].artifact.wheel) or both), or a git commit.
+          O(services[].artifact.wheel) or both), a git commit, or a package of apt.
         type: dict
         required: true
         suboptions:
@@ -110,6 +119,30 @@ options:
           ref:
             description: Tag or commit. A branch is refused because it moves.
             type: str
+          apt:
+            description:
+              - A Debian package in one exact version, from the repositories that the target has.
+              - The SHA-256 that their index has for it is recorded in the manifest, and the file has it.
+              - Services of one release may share a package, described alike.
+            type: dict
+            suboptions:
+              package:
+                description: Name of the package.
+                type: str
+                required: true
+              version:
+                description: The exact version, with epoch and revision, for example V(1.3.0-1).
+                type: str
+                required: true
+              conffiles:
+                description:
+                  - What becomes of a configuration file of the package that was changed on the host, when the package
+                    brings a changed one too.
+                  - V(keep) leaves the one of the host, V(replace) takes the one of the package. dpkg leaves the other
+                    beside it, as C(.dpkg-dist) or C(.dpkg-old).
+                type: str
+                choices: [keep, replace]
+                default: keep
       command:
         description: What the service runs, as sh words after C(exec). It sees E(PORT), E(SLOT),
           E(DEPLOYED_VERSION), E(DEPLOYED_COMMIT), E(DEPLOYED_AT) and E(RELEASE).
@@ -173,6 +206,18 @@ EXAMPLES = r"""
           git: https://git.example.com/shop/web.git
           ref: v2.4.2
         command: ./serve
+
+- name: Stage a package of the target's repositories
+  signalbox.runbook.release:
+    home: /srv/shop
+    fence: 14
+    id: 2.4.3-55e0c1aa
+    version: 2.4.3
+    services:
+      - name: web
+        artifact:
+          apt: {package: shop-web, version: 2.4.3-1}
+        command: /usr/bin/shop-web --port $PORT
 """
 
 RETURN = r"""
@@ -223,6 +268,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, stage
 
+APT = {
+    "package": {"type": "str", "required": True},
+    "version": {"type": "str", "required": True},
+    "conffiles": {"type": "str", "choices": ["keep", "replace"], "default": "keep"},
+}
 ARTIFACT = {
     "archive": {"type": "path"},
     "wheel": {"type": "path"},
@@ -231,6 +281,7 @@ ARTIFACT = {
     "python": {"type": "list", "elements": "str"},
     "git": {"type": "str"},
     "ref": {"type": "str"},
+    "apt": {"type": "dict", "options": APT},
 }
 SERVICE = {
     "name": {"type": "str", "required": True},
@@ -251,6 +302,7 @@ ARGUMENTS = {
     "in_use": {"type": "list", "elements": "str", "default": []},
     "present": {"type": "bool", "default": False},
     "build_timeout_seconds": {"type": "float", "default": 600},
+    "apt_update": {"type": "bool", "default": True},
     "user": {"type": "str", "default": ""},
     "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
 }
@@ -276,6 +328,7 @@ def main() -> None:
                 check=module.check_mode,
                 build_timeout_seconds=module.params["build_timeout_seconds"],
                 user=module.params["user"],
+                apt_update=module.params["apt_update"],
             )
     except RunbookError as exc:
         module.fail_json(msg=str(exc), **exc.details)

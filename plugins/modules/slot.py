@@ -16,6 +16,8 @@ description:
   - The services are started in the given order; each must pass its probes before the next one is started, and its
     process must not have ended or been restarted meanwhile. The waiting ends as soon as the process does.
   - Nothing is done when the slot already runs this release on these ports and every probe passes.
+  - The packages of a release (O(signalbox.runbook.release#module:services[].artifact.apt)) are installed first,
+    from the files of the release, unless they are, and held.
   - After a failure the slot is left as it is, to be looked at; stop it with O(state=stopped).
   - A stop is graceful. The last service is the first to go; it gets time to finish its connections, then SIGTERM, then
     SIGKILL.
@@ -92,7 +94,7 @@ options:
         type: int
         required: true
       start_seconds:
-        description: Seconds within which the probes must pass.
+        description: Seconds within which the probes must pass, after the installation of its package.
         type: float
         default: 60
       stop_seconds:
@@ -316,6 +318,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
+from ansible_collections.signalbox.runbook.plugins.module_utils._apt import keeping_open
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._managers import (
@@ -398,7 +401,8 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
                 f"fencing number {params['fence']} is older than {read_fence(home)}: it would be refused", fenced=True
             )
         return change(slot, params, check_mode)
-    with fenced(home, params["fence"], params["wait_seconds"]):
+    with fenced(home, params["fence"], params["wait_seconds"]) as lock:
+        slot.run = keeping_open([lock])
         return change(slot, params, check_mode)
 
 

@@ -237,7 +237,10 @@ slots:
           returned: success
           sample: {mailer: true}
         answers:
-          description: Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
+          description:
+            - Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
+            - A failed one of the kind C(package) for each package of apt that is not the one of the release, or that is
+              not held.
           type: list
           elements: dict
           returned: success

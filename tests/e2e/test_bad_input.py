@@ -130,7 +130,7 @@ MODEL: dict[str, Wrong] = {
         edits=edit("    health:\n      path: /health\n      expect:\n        status: ok\n", ""),
     ),
     "artifact of two kinds": Wrong(
-        f"{SERVICE}.artifact: must have exactly one of archive, python, wheel, git; it has archive and git",
+        f"{SERVICE}.artifact: must have exactly one of archive, python, wheel, git, apt; it has archive and git",
         edits=edit("    artifact:\n", "    artifact:\n      git: /srv/demo.git\n"),
     ),
     "requirement without a version": Wrong(

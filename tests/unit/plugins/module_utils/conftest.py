@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -70,3 +72,12 @@ def supervisord(tmp_path):
     daemon.start()
     yield daemon
     daemon.stop()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    if shutil.which("apt-get") is None or os.geteuid():
+        pytest.skip("no apt, or not root")
+    from apt_world import World  # this file is read by every Python of test-compat
+
+    return World(tmp_path / "w", monkeypatch)

@@ -90,7 +90,8 @@ def artifact(**form):
     return svc(0, "artifact", form)
 
 
-ONE = "must have exactly one of archive, python, wheel, git; it has"
+APT = {"package": "shop", "version": "1:1.3.0~rc1-1"}
+ONE = "must have exactly one of archive, python, wheel, git, apt; it has"
 NAME = "must be lower-case letters, digits and hyphens, a letter first"
 URL = "must be a URL like http://127.0.0.1:8080, without query"
 INSIDE = "must be a relative path that stays inside the service's directory"
@@ -408,6 +409,46 @@ BAD = {
         artifact(archive="/a.tar", sha256=SHA[:-2]),
         [f"{S0}.artifact.sha256: must be the SHA-256 of the archive, 64 hexadecimal digits"],
     ),
+    "apt and git": (
+        (change("app_strategy", "rolling"), artifact(apt=APT, git="/r.git", ref="v1")),
+        [f"{S0}.artifact: {ONE} git and apt"],
+    ),
+    "apt without version": (
+        artifact(apt={"package": "shop"}),
+        [
+            f"{S0}.artifact.apt.version: is missing; give The exact version, with epoch and revision, "
+            "for example 1.3.0-1"
+        ],
+    ),
+    "apt that is no package and no version": (
+        (change("app_strategy", "rolling"), artifact(apt={"package": "Shop", "version": "1.3.*"})),
+        [
+            f"{S0}.artifact.apt.package: 'Shop' is no name of a Debian package, like shop-api",
+            f"{S0}.artifact.apt.version: '1.3.*' is no exact version of a Debian package, like 1.3.0-1",
+        ],
+    ),
+    "apt with other conffiles": (
+        artifact(apt={**APT, "conffiles": "ask"}),
+        [f"{S0}.artifact.apt.conffiles: must be one of keep, replace, not 'ask'"],
+    ),
+    **{
+        f"apt and {strategy}": (
+            (change("app_strategy", strategy), artifact(apt=APT)),
+            [
+                f"app_strategy: {strategy} runs two releases beside each other, but a host has one version of the "
+                f"package shop ({S0}.artifact.apt); take rolling or recreate"
+            ],
+        )
+        for strategy in ("blue_green", "canary")
+    },
+    "apt in two versions": (
+        (
+            change("app_strategy", "recreate"),
+            artifact(apt=APT),
+            svc(1, "artifact", {"apt": {"package": "shop", "version": "1:1.3.0-2"}}),
+        ),
+        [f"{S1}.artifact.apt: differs from {S0}.artifact.apt, and a host has one version of the package shop"],
+    ),
     "git without ref": (artifact(git="/r.git"), [f"{S0}.artifact.ref: is missing; name a tag or a commit"]),
     "requirement without version": (
         artifact(python=["datasette==0.65.1", "uvicorn"]),
@@ -570,6 +611,20 @@ def test_a_survey_gives_strings():
 )
 def test_every_form_of_artifact(form):
     assert problems(changed(artifact(**form))) == []
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "recreate"])
+def test_a_package_where_one_release_at_a_time_is_on_a_host(strategy):
+    same = ({"apt": dict(APT)}, {"apt": {**APT, "conffiles": "keep"}})
+    values = changed(change("app_strategy", strategy), *(svc(i, "artifact", form) for i, form in enumerate(same)))
+    model, found = _model.load(values, SPECS, "deploy")
+    assert list(found) == []
+    kept = {**APT, "conffiles": "keep"}
+    assert _model.artifacts(model) == {s["name"]: {"apt": kept} for s in model["app_services"]}
+    other = _model.load(
+        changed(change("app_strategy", strategy), artifact(apt={**APT, "version": "2"})), SPECS, "deploy"
+    )
+    assert _model.release_digest(other[0]) != _model.release_digest(model)
 
 
 @pytest.mark.parametrize("verb", ["rollback", "status"])
