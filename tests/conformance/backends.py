@@ -21,6 +21,7 @@ import engine
 from cluster import kubeconfig
 from compose_site import ComposeSite, make_site
 from kubernetes_site import Site as KubernetesSite
+from package_site import PackageSite
 
 import local
 import nodes
@@ -89,6 +90,14 @@ def hosts(router: str) -> Callable[[Path], contextlib.AbstractContextManager[Nod
             yield NodeSite(lab, directory)
 
     return make
+
+
+@contextlib.contextmanager
+def packaged(directory: Path) -> Iterator[NodeSite]:
+    """The application as a Debian package: one version at a time on a host."""
+    with hosts("nginx")(directory) as site:
+        site.release = PackageSite(site).release  # type: ignore[method-assign]
+        yield site
 
 
 def boot(site: NodeSite) -> None:
@@ -199,6 +208,7 @@ BACKENDS = [
     # nginx older than 1.27.4 cuts idle connections when it reloads, whatever is behind it.
     Backend("systemd-nginx", hosts("nginx"), boot, "9.9.9.tar.gz", keep_alive=("false",)),
     Backend("systemd-haproxy", hosts("haproxy"), boot, "9.9.9.tar.gz"),
+    Backend("apt-nginx", packaged, boot, "demo 9.9.9-1", True, keep_alive=("false",), strategies=("rolling",)),
     Backend(
         "compose-nginx",
         composed("nginx"),
@@ -216,7 +226,7 @@ BACKENDS = [
         "ErrImageNeverPull",
         requests=100,
         keep_alive=("false",),
-        strategies=("blue_green",),
+        strategies=("blue_green", "canary"),
     ),
 ]
 
