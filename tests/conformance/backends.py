@@ -197,6 +197,15 @@ def cluster(directory: Path) -> Iterator[KubernetesSite]:
         site.close()
 
 
+@contextlib.contextmanager
+def canaries(directory: Path) -> Iterator[KubernetesSite]:
+    """Every deploy goes by shares of replicas."""
+    with cluster(directory) as site:
+        steps = [{"weight": 50}, {"weight": 100}]
+        site.variables.update(app_strategy="canary", app_steps=steps, runtime_kubernetes_replicas=2)
+        yield site
+
+
 def delete_pods(site: KubernetesSite) -> None:
     site.kubectl("delete", "pods", "--all", "--wait=true", namespaced=True)
 
@@ -226,7 +235,16 @@ BACKENDS = [
         "ErrImageNeverPull",
         requests=100,
         keep_alive=("false",),
-        strategies=("blue_green", "canary"),
+        strategies=("blue_green",),
+    ),
+    Backend(
+        "kubernetes-canary",
+        canaries,
+        delete_pods,
+        "ErrImageNeverPull",
+        requests=100,
+        keep_alive=("false",),
+        strategies=("canary",),
     ),
 ]
 

@@ -52,7 +52,8 @@ def test_first_release_then_an_upgrade(place: Place) -> None:
     assert record["triggered_by"]["user"] and record["triggered_by"]["pid"]
     assert record["artifacts"]["backend"]
     if not place.backend.in_place:
-        assert [phase["phase"] for phase in record["phases"]][:5] == ["stage", "start", "shift", "watch", "verify"]
+        phases = list(dict.fromkeys(phase["phase"] for phase in record["phases"]))
+        assert phases[:5] == ["stage", "start", "shift", "watch", "verify"]
 
 
 @pytest.mark.smoke
