@@ -8,7 +8,7 @@ from typing import Any
 
 import build as app
 import nodes
-from runbook_site import Plays, Site, version_at
+from runbook_site import Site, version_at
 
 HOME = "/srv/demo"
 TOKEN = "nodes-4f1c9e77-token"
@@ -20,10 +20,9 @@ class NodeSite(Site):
     lab: nodes.Nodes  # type: ignore[assignment]
 
     def __init__(self, lab: nodes.Nodes, directory: Path) -> None:
-        Plays.__init__(self, directory, lab.write_inventory(directory / "inventory"), directory / "state")
-        self.lab = lab
+        super().__init__(lab, directory)  # type: ignore[arg-type]
+        self.state = directory / "state"
         self.artifacts = directory / "artifacts"
-        self.front_url = lab.front_url
         self._write_variables()
 
     def _write_variables(self) -> None:

@@ -355,7 +355,7 @@ def test_another_program_is_waited_for_and_named(world, lock):
         assert "another program changes the packages of this host and did not end in time" in said
         assert world.slept == 6 and world.state() == Installed()
         world.seconds = 60.0
-        world.meanwhile = lambda: process.communicate()
+        world.meanwhile = process.communicate
         assert world.start(path, "1.0.0-1") is True
     assert world.slept == 7
 

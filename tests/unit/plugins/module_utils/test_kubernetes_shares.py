@@ -95,7 +95,8 @@ def holding(release, full, autoscaled=False):
     return {"release": release, "services": {"api": {"replicas": 1, "full": full, "autoscaled": autoscaled}}}
 
 
-def check(changes=(), weights=(10, 50, 100), blue=None, green=None, live=LIVE, router=()):
+def check(changes=(), weights=(10, 50, 100), blue=None, green=None, router=(), **more):
+    live = more.get("live", LIVE)
     slots = {"blue": blue or holding("1", 2), "green": green}
     plan.check({**MODEL, **dict(changes)}, "c1", list(weights), slots, live, TO, dict(router))
 

@@ -14,11 +14,11 @@ ONE = {"name": "api", "image": "api:1", "command": None, "environment": {}, "sec
 CPU = {"requests": {"cpu": "50m"}}
 
 
-def settings(autoscaling=None, resources=CPU, own=None):
+def settings(autoscaling=None, resources=None, own=None):
     given = {
         "services": [ONE],
         "replicas": 2,
-        "resources": resources,
+        "resources": CPU if resources is None else resources,
         "autoscaling": autoscaling or {},
         "overrides": {"api": own} if own else {},
     }
