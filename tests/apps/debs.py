@@ -20,7 +20,7 @@ def build_deb(
     version: str,
     files: Mapping[str, bytes],
     conffiles: Sequence[str] = (),
-    scripts: Mapping[str, str] = {},
+    scripts: Optional[Mapping[str, str]] = None,
     **fields: str,
 ) -> Path:
     """Write ``<name>_<version>_all.deb``. ``files`` are absolute paths; ``fields`` are more of the control file, with _
@@ -31,7 +31,7 @@ def build_deb(
     members = {
         "control": ("".join(f"{key}: {value}\n" for key, value in control.items()).encode(), 0o644),
         "md5sums": ("".join(f"{digest}  {path}\n" for digest, path in sorted(sums)).encode(), 0o644),
-        **{script: (f"#!/bin/sh\nset -e\n{text}\n".encode(), 0o755) for script, text in scripts.items()},
+        **{script: (f"#!/bin/sh\nset -e\n{text}\n".encode(), 0o755) for script, text in (scripts or {}).items()},
     }
     if conffiles:
         members["conffiles"] = ("".join(f"{path}\n" for path in conffiles).encode(), 0o644)
