@@ -348,7 +348,8 @@ class _Maker:
         groups = self._batches(list(self.targets))
         shares: dict[str, str] = dict.fromkeys(self.targets, str(live["slot"]))
         between = self.first["app_batch_watch_seconds"] if self.verb == "deploy" and self.first["watch_seconds"] else 0
-        occupied = self._holding(live["slot"])
+        # Where it was missing, it has been started again by now.
+        occupied = {*self._holding(live["slot"]), *missing(live, self.targets)}
         steps = self.make.bring(to, live, shares, groups, occupied, ("drain", "replace", "shift"), between)
         if self.verb == "deploy" and self.first["watch_seconds"]:
             steps.append(self.make.watch(self.first["watch_seconds"], [to]))

@@ -571,6 +571,18 @@ def test_a_settled_live_place_that_does_not_run_is_started_again_from_its_releas
     assert world.agrees() and world.read()["unfinished"] == []
 
 
+@pytest.mark.parametrize("strategy", ["rolling", "recreate"])
+def test_what_settling_started_again_is_stopped_before_the_next_release_replaces_it(world, strategy):
+    """Killed while it replaced the live release on web1, where nothing was left in its slot."""
+    live_on(world, "1.0")
+    assert crashed(world, 3, "deploy", "2.0")
+    world.targets["web1"]["slots"]["blue"] = None
+    plan = world.plan("deploy", "2.0", app_strategy=strategy)
+    assert "1.0 in blue does not run on web1: it is started again" in plan["notes"]
+    stopped = [s for s in plan["steps"] if (s["phase"], s["verb"]) == ("replace", "retire")]
+    assert sorted(host for step in stopped for host in step["hosts"]) == sorted(world.targets)
+
+
 def test_a_settled_live_place_that_is_gone_from_disk_is_named(world):
     live_on(world, "1.0")
     assert crashed(world, 3, "deploy", "2.0")
