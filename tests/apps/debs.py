@@ -12,6 +12,7 @@ import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 
 def build_deb(
