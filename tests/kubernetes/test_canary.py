@@ -247,7 +247,6 @@ def test_an_ingress_that_can_not_carry_it_is_refused(site: Site) -> None:
     assert site.snapshot() == before
 
 
-@pytest.mark.requirement("CAN-01")
 def test_a_canary_ingress_stands_beside_the_users(site: Site) -> None:
     front(site)
     play = site.deploy("1.1.0", **BY_INGRESS)
@@ -279,7 +278,6 @@ def test_a_canary_ingress_is_taken_back(site: Site) -> None:
     assert canaries(site) == [] and endpoints(site) == {"green": 10} == ready_pods(site)
 
 
-@pytest.mark.requirement("CAN-04")
 def test_a_canary_ingress_is_promoted(site: Site) -> None:
     with Load(site.url + "/", rate=100, count=4000) as load:
         done(site.deploy("1.1.0", **BY_INGRESS), "held")
@@ -301,7 +299,6 @@ SCALED = {
 }
 
 
-@pytest.mark.requirement("BG-07")
 def test_an_autoscaler_stands_beside_its_slot_and_nothing_fights_it(site: Site) -> None:
     done(site.deploy("1.2.0", **SCALED), "deployed")
     scaler = site.json("get", "horizontalpodautoscaler.v1.autoscaling", "demo-backend-green", namespaced=True)
