@@ -418,7 +418,6 @@ def test_a_service_that_only_the_new_release_has_is_not_shared():
     assert not shift(living, TENTH)["changed"]
 
 
-@pytest.mark.requirement("CAN-05")
 def test_what_does_not_answer_is_put_back_with_its_pods():
     living = canary()
     with pytest.raises(RunbookError, match=r"9\.9\.9 answers.*The old selectors are back") as error:
@@ -571,7 +570,6 @@ def fronted(**more):
     return living
 
 
-@pytest.mark.requirement("CAN-01")
 def test_an_ingress_beside_the_users_carries_the_weight():
     living = fronted()
     done = shift(living, TENTH, ingress="front")
@@ -595,7 +593,6 @@ def test_an_ingress_beside_the_users_carries_the_weight():
     assert router(living, ingress="front").read()["weights"] == HALF
 
 
-@pytest.mark.requirement("CAN-04")
 def test_at_100_the_selector_moves_first_and_then_the_ingress_goes():
     living = fronted()
     shift(living, TENTH, ingress="front")
