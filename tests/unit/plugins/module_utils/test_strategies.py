@@ -162,7 +162,10 @@ def test_killed_anywhere_in_place_one_more_run_converges(strategy, first, again)
         assert world.carry_out(plan) in ("deployed", "restored", "recovered", None), at
         assert world.agrees() and world.read()["unfinished"] == [], at
         if wanted:
-            assert world.serves()[0] == wanted
+            version, slot = world.serves()
+            assert version == wanted
+            idle = "green" if slot == "blue" else "blue"
+            assert not any(info["slots"][idle] for info in world.targets.values()), f"{at}: in place means one"
         if strategy is ROLLING:
             assert world.least >= 1, at
         at += 1
