@@ -17,4 +17,5 @@ from backends import BACKENDS, Backend, Place
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     backend: Backend = request.param
     with backend.make(tmp_path_factory.mktemp(backend.name)) as site:
+        site.variables["accounting_keep_alive"] = backend.keep_alive[0]
         yield Place(site, backend)
