@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import images
+import cluster_images
 import yaml
 
 from runbook_site import Plays
@@ -66,7 +66,7 @@ class Site(Plays):
                 {
                     "name": "backend",
                     "port": 8080,
-                    "image": images.DEMO,
+                    "image": cluster_images.DEMO,
                     "environment": {"GREETING": "hello"},
                     "secrets": {"API_TOKEN": "not-to-be-seen-{{ app_version }}"},
                     "files": {"conf/settings.ini": "version={{ app_version }}\n"},
@@ -83,7 +83,7 @@ class Site(Plays):
         return {"all": {"vars": variables, "children": {**groups, "state": {"hosts": {"state1": {}}}}}}
 
     def release(self, version: str, **faults: Any) -> None:
-        images.build(version, faults)
+        cluster_images.build(version, faults)
 
     def environment(self) -> dict[str, str]:
         return {key: value for key, value in super().environment().items() if key != "KUBECONFIG"}
