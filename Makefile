@@ -50,11 +50,11 @@ test-sanity: setup  ## ansible-test sanity, nothing ignored
 LOCAL = -k "not conformance or supervisor"
 
 test-e2e: setup  ## whole deployments on the local lab
-	$(PYTEST) $(LOCAL) tests/e2e tests/conformance
+	$(PYTEST) $(LOCAL) -m "not slow" tests/e2e tests/conformance
 
 test-core218: setup .venv-2.18/.core  ## the smoke tests of the former with ansible-core 2.18
-	.venv-2.18/bin/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml -m smoke $(LOCAL) \
-	  tests/e2e tests/conformance
+	.venv-2.18/bin/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml -m smoke \
+	  -k "not conformance or supervisor-nginx" tests/e2e tests/conformance
 
 test-molecule: setup  ## the molecule scenarios
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --all

@@ -23,7 +23,12 @@ STRATEGIES = {
 @pytest.mark.requirement("DEP-08")
 @pytest.mark.parametrize(
     ("strategy", "keep_alive"),
-    [("blue_green", "true"), ("blue_green", "false"), ("canary", "true"), ("rolling", "true")],
+    [
+        ("blue_green", "true"),
+        ("blue_green", "false"),
+        ("rolling", "true"),
+        pytest.param("canary", "true", marks=pytest.mark.slow),
+    ],
 )
 def test_ten_thousand_requests_through_deploys_and_rollbacks(place: Place, strategy: str, keep_alive: str) -> None:
     site, backend = place.site, place.backend

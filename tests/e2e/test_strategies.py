@@ -130,26 +130,18 @@ def test_recover_starts_what_does_not_run(site: Site) -> None:
 ROLLING = {"app_strategy": "rolling", "app_batch_watch_seconds": 1, "watch_seconds": 2, "watch_interval_seconds": 0.5}
 
 
-def test_rolling_loses_no_request(site: Site) -> None:
-    sent = failed = cut = 0
-    version = 0
-    while sent < AT_LEAST:
-        version += 1
-        site.release(f"2.{version}.0")
-        for play, outcome in (
-            (site.deploy(f"2.{version}.0", **ROLLING, **LOAD), "deployed"),
-            (site.rollback(**ROLLING, **LOAD), "restored"),
-            (site.rollback(rollback_to=f"2.{version}.0", **ROLLING, **LOAD), "restored"),
-        ):
-            requests = done(play, outcome)["requests"]
-            sent += requests["sent"]
-            failed += requests["failed"]
-            cut += requests["connections_cut"]
-    assert (failed, cut) == (0, 0), f"of {sent}"
-    live = f"2.{version}.0"
-    assert site.answers() == {live} and site.live() == live
+def test_rolling_has_one_release_at_a_time(site: Site) -> None:
+    site.release("2.1.0")
+    for play, outcome in (
+        (site.deploy("2.1.0", **ROLLING, **LOAD), "deployed"),
+        (site.rollback(**ROLLING, **LOAD), "restored"),
+        (site.rollback(rollback_to="2.1.0", **ROLLING, **LOAD), "restored"),
+    ):
+        requests = done(play, outcome)["requests"]
+        assert (requests["failed"], requests["connections_cut"]) == (0, 0)
+    assert site.answers() == {"2.1.0"} and site.live() == "2.1.0"
     slots = [sorted(held.values()) for held in site.slots().values()]
-    assert slots == [["", live]] * 3, "in place means one at a time"
+    assert slots == [["", "2.1.0"]] * 3, "in place means one at a time"
 
 
 def test_a_bad_release_goes_no_further_than_its_batch(site: Site) -> None:
