@@ -123,7 +123,7 @@ class Site(Plays):
         found = {}
         for pod in self.objects("pods"):
             of, slot, release = (pod["metadata"]["labels"].get(LABEL + word) for word in ("service", "slot", "release"))
-            if of == service and pod["status"]["phase"] == "Running":
+            if of == service and any("running" in one["state"] for one in pod["status"].get("containerStatuses", ())):
                 found[slot] = release.partition("-")[0]
         return found
 
