@@ -26,6 +26,8 @@ def working(place: Place) -> Place:
     site = place.site
     if place.backend.in_place:
         pytest.skip("one release at a time anyway")
+    if place.backend.name.endswith("haproxy"):
+        pytest.skip("the runtime moves it, whatever the router: shown behind nginx")
     path = site.inventory / "group_vars" / "all.yml" if site.inventory.is_dir() else site.inventory
     model = yaml.safe_load(path.read_text(encoding="utf-8"))
     services = model.get("app_services") or model["all"]["vars"]["app_services"]
