@@ -65,9 +65,11 @@ test-chaos: setup  ## killed, cut off and broken at every step
 SHORT = $(BIN)/python -m pytest -p no:cacheprovider -rs -m smoke
 
 test-backends: setup  ## the short way through the next four, each skipped where its lab is not there
-	$(SHORT) --junitxml=$(RESULTS)/$@.xml -k "not supervisor and not kubernetes" tests/conformance
+	$(SHORT) --junitxml=$(RESULTS)/$@.xml -k "not supervisor and not kubernetes" \
+	  tests/conformance tests/nodes
 	if test -n "$$RUNBOOK_LAB"; then tests/lab/kubernetes.sh || echo "no Kubernetes here"; fi
-	$(SHORT) --junitxml=$(RESULTS)/$@-kubernetes.xml -k kubernetes tests/conformance
+	$(SHORT) --junitxml=$(RESULTS)/$@-kubernetes.xml -k kubernetes tests/conformance \
+	  tests/kubernetes
 
 test-conformance: setup  ## the same scenarios over every backend
 	$(PYTEST) -rs tests/conformance

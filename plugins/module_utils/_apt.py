@@ -61,8 +61,7 @@ UNMET = "unmet dependencies"
 POLL_SECONDS = 1.0
 SHOWN = 8  # so many versions are named
 
-# (argv, directory, environment, timeout in seconds) -> (exit code, standard output, standard error)
-Run = Callable[[Sequence[str], Path, Mapping[str, str], float], tuple[int, str, str]]
+Run = _command.Run
 
 
 class Package(NamedTuple):
@@ -189,27 +188,13 @@ def difference(wanted: Package, there: Installed) -> str:
 # -- this host --------------------------------------------------------------------------------------------------
 
 
-def run_bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
-    """Run one command; after ``timeout`` seconds it ends with everything it started."""
-    return keeping_open(())(argv, cwd, env, timeout)
-
-
 def keeping_open(fds: Sequence[int]) -> Run:
-    """The same with the host's lock: an apt that outlives its killed parent still holds it. dpkg has a lock of its own,
+    """Commands with the host's lock: an apt that outlives its killed parent still holds it. dpkg has a lock of its own,
     and would hand ours on to whatever a maintainer script starts."""
+    return _command.within("start_seconds", lambda program: fds if program == "apt-get" else ())
 
-    def run(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
-        return _command.run(
-            argv,
-            timeout,
-            lambda error: f"cannot run {argv[0]}: {error.strerror}",
-            f"{' '.join(argv[:2])} did not end within start_seconds and was stopped",
-            cwd=cwd,
-            env=env,
-            keep_open=fds if argv[0] == "apt-get" else (),
-        )
 
-    return run
+run_bounded = keeping_open(())
 
 
 def admin_directory() -> Path:

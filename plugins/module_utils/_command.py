@@ -17,6 +17,9 @@ from typing import Callable, Optional, Union
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
+# (argv, directory, environment, timeout in seconds) -> (exit code, standard output, standard error)
+Run = Callable[[Sequence[str], Path, Mapping[str, str], float], tuple[int, str, str]]
+
 # A password in any URL, and the bare token that http hosts accept as a user name: not for messages.
 USERINFO = re.compile(r"(https?://|[a-z+]+://[^/@\s:]*:)[^/@\s]+@", re.IGNORECASE)
 
@@ -61,3 +64,20 @@ def run(
             raise RunbookError(late) from None
         raise
     return process.returncode, out, err
+
+
+def within(limit: str, keep_open: Callable[[str], Collection[int]] = lambda _program: ()) -> Run:
+    """``run`` for commands whose time is bounded by the setting ``limit``; ``keep_open``: for which program which."""
+
+    def bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
+        return run(
+            argv,
+            timeout,
+            lambda error: f"cannot run {argv[0]}: {error.strerror}",
+            f"{argv[0]} did not end within {limit} and was stopped",
+            cwd=cwd,
+            env=env,
+            keep_open=keep_open(argv[0]),
+        )
+
+    return bounded

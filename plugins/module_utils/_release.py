@@ -49,8 +49,7 @@ RESERVED = ("PORT", "SLOT", "DEPLOYED_VERSION", "DEPLOYED_COMMIT", "DEPLOYED_AT"
 # Set around us for another repository or another Python.
 FOREIGN_ENVIRONMENT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "PYTHONPATH", "PYTHONHOME")
 
-# (argv, cwd, env, timeout in seconds) -> (exit code, standard output, standard error)
-Run = Callable[[Sequence[str], Path, Mapping[str, str], float], tuple[int, str, str]]
+Run = _command.Run
 # The same with the rest of the time budget filled in.
 Command = Callable[[Sequence[str], Path, Mapping[str, str]], tuple[int, str, str]]
 
@@ -246,16 +245,7 @@ def changing(home: Path, fence: int, check: bool = False) -> Iterator[None]:
     yield
 
 
-def run_bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
-    """Run one command; after ``timeout`` seconds it ends with everything it started."""
-    return _command.run(
-        argv,
-        timeout,
-        lambda error: f"cannot run {argv[0]}: {error.strerror}",
-        f"{argv[0]} did not end within build_timeout_seconds and was stopped",
-        cwd=cwd,
-        env=env,
-    )
+run_bounded = _command.within("build_timeout_seconds")
 
 
 def free_bytes(path: Path) -> int:

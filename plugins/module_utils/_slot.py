@@ -578,9 +578,8 @@ class Slot:
         by_port = {one.port: one for one in services}
         for held in self.holders(list(by_port)):
             one = by_port[held.port]
-            unit, said = unit_of(held.pid), in_use(one.name, held)
-            apt = _apt.Apt(lambda: ASK_SECONDS, self.run)
-            if unit and one.name in packages and unit in apt.shipped(packages[one.name].name):
+            said, unit = in_use(one.name, held), unit_of(held.pid) if one.name in packages else ""
+            if unit and unit in _apt.Apt(lambda: ASK_SECONDS, self.run).shipped(packages[one.name].name):
                 said += (
                     f" of {unit}, which the package {packages[one.name].name} brings and starts: stop it for good with "
                     f"systemctl disable --now {unit}"

@@ -121,6 +121,18 @@ class ComposeSite(Site):
     def container(self, target: str, slot: str) -> str:
         return f"{self.project}-{target}-{slot}-backend-1"
 
+    def strays(self) -> list[str]:
+        """Containers, running or not, of slots that do not answer."""
+        held = self.slots()
+        known = {self.container(target, slot) for target in held for slot, version in held[target].items() if version}
+        own = f"{self.project}-nginx"
+        return sorted(self.containers() - known - {own})
+
+    def everything(self) -> dict[str, Any]:
+        names = sorted(self.containers())
+        said = docker("inspect", "--format", "{{.Name}} {{.Id}} {{.State.StartedAt}}", *names) if names else ""
+        return {**super().everything(), "containers": said}
+
     def containers(self) -> set[str]:
         names = docker("ps", "--all", "--filter", f"name={self.project}-", "--format", "{{.Names}}")
         return set(names.split())

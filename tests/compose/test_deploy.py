@@ -18,6 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, cleaned: None) -> Iterator[Co
             made.release(version)
             done = made.deploy(version)
             assert done.code == 0, done.output
+        assert made.history()[-1]["artifacts"] == {"backend": {"image": made.image}}
         yield made
 
 

@@ -28,6 +28,18 @@ import nodes
 from node_site import NodeSite
 from runbook_site import Plays, Site
 
+WATCH = {"watch_seconds": 2, "watch_interval_seconds": 0.5}
+BAD_LATER = {
+    "watch_seconds": 30,
+    "watch_interval_seconds": 0.5,
+    "watch_window_seconds": 3,
+    "accounting_requests_per_second": 100,
+}
+
+
+def archive(recorded: dict[str, Any]) -> bool:
+    return len(recorded["sha256"]) == 64
+
 
 class Backend(NamedTuple):
     name: str
@@ -35,6 +47,8 @@ class Backend(NamedTuple):
     restart: Callable[[Any], None]  # whatever can be restarted here: hosts, process managers, containers, pods
     nowhere: str  # what is said of a release whose code is nowhere
     in_place: bool = False  # one release at a time on a host
+    code: Callable[[dict[str, Any]], bool] = archive  # whether a record says which code it was
+    unready: str = 'expected "ok"'  # what is said of a release that never gets healthy
     requests: int = 200  # per second, which it carries on a small machine beside all else
     path: str = "/"  # what is asked for
     keep_alive: tuple[str, ...] = ("true", "false")  # where connections that are kept survive a shift
@@ -210,42 +224,31 @@ def delete_pods(site: KubernetesSite) -> None:
     site.kubectl("delete", "pods", "--all", "--wait=true", namespaced=True)
 
 
+def image(recorded: dict[str, Any]) -> bool:
+    return bool(recorded["image"])
+
+
+def package(recorded: dict[str, Any]) -> bool:
+    return bool(recorded["apt"]["version"])
+
+
+NEW_CONNECTIONS: dict[str, Any] = {"keep_alive": ("false",)}
+COMPOSE: dict[str, Any] = {"code": image, "requests": 150, "path": "/version"}
+KUBERNETES: dict[str, Any] = {"code": image, "unready": "statuscode: 503", "requests": 100, **NEW_CONNECTIONS}
 NO_IMAGE = "9.9.9 of backend can't be pulled"
+NO_PULL = "ErrImageNeverPull"
+NO_FILE = "9.9.9.tar.gz"
 BACKENDS = [
-    Backend("supervisor-nginx", supervised("nginx"), restart_supervisor, "9.9.9.tar.gz", requests=400),
-    Backend("supervisor-haproxy", supervised("haproxy"), restart_supervisor, "9.9.9.tar.gz", requests=400),
+    Backend("supervisor-nginx", supervised("nginx"), restart_supervisor, NO_FILE, requests=400),
+    Backend("supervisor-haproxy", supervised("haproxy"), restart_supervisor, NO_FILE, requests=400),
     # nginx older than 1.27.4 cuts idle connections when it reloads, whatever is behind it.
-    Backend("systemd-nginx", hosts("nginx"), boot, "9.9.9.tar.gz", keep_alive=("false",)),
-    Backend("systemd-haproxy", hosts("haproxy"), boot, "9.9.9.tar.gz"),
-    Backend("apt-nginx", packaged, boot, "demo 9.9.9-1", True, keep_alive=("false",), strategies=("rolling",)),
-    Backend(
-        "compose-nginx",
-        composed("nginx"),
-        restart_containers,
-        NO_IMAGE,
-        requests=150,
-        path="/version",
-        keep_alive=("false",),
-    ),
-    Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, requests=150, path="/version"),
-    Backend(
-        "kubernetes-service",
-        cluster,
-        delete_pods,
-        "ErrImageNeverPull",
-        requests=100,
-        keep_alive=("false",),
-        strategies=("blue_green",),
-    ),
-    Backend(
-        "kubernetes-canary",
-        canaries,
-        delete_pods,
-        "ErrImageNeverPull",
-        requests=100,
-        keep_alive=("false",),
-        strategies=("canary",),
-    ),
+    Backend("systemd-nginx", hosts("nginx"), boot, NO_FILE, **NEW_CONNECTIONS),
+    Backend("systemd-haproxy", hosts("haproxy"), boot, NO_FILE),
+    Backend("apt-nginx", packaged, boot, "demo 9.9.9-1", True, package, strategies=("rolling",), **NEW_CONNECTIONS),
+    Backend("compose-nginx", composed("nginx"), restart_containers, NO_IMAGE, **COMPOSE, **NEW_CONNECTIONS),
+    Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, **COMPOSE),
+    Backend("kubernetes-service", cluster, delete_pods, NO_PULL, strategies=("blue_green",), **KUBERNETES),
+    Backend("kubernetes-canary", canaries, delete_pods, NO_PULL, strategies=("canary",), **KUBERNETES),
 ]
 
 

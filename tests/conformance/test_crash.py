@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from backends import Place
+from backends import Place, slots
 from chaos import Users, events, kill_all, kill_at, kill_main, moments, one_version, run_numbers, unfinished, wait_for
 
 VARIABLES = {
@@ -64,4 +64,8 @@ def test_deploy_killed_at_every_step(place: Place) -> None:
         same = site.deploy(version, **VARIABLES)
         assert same.code == 0 and "nothing to do" in same.output, f"{when}:\n{same.output}"
         assert "all agree" in site.status().output, when
+        before = {record["to"]["version"] for record in site.history() if record["outcome"] == "deployed"}
+        for target, versions in slots(site).items():
+            assert set(versions.values()) <= {version, "", *before}, f"{when}: {target} {versions}"
+        assert site.strays() == [], when
         old = version

@@ -6,21 +6,22 @@ import re
 from typing import Any
 
 import pytest
-from backends import Place, slots
+from backends import BAD_LATER, WATCH, Place, slots
 from chaos import wait_for
 
 from runbook_site import Play
 
-WATCH = {"watch_seconds": 2, "watch_interval_seconds": 0.5}
 HURRIED = {"test_start_seconds": 12}  # where the inventory leaves more to the first start
-BAD_LATER = {"watch_seconds": 30, "watch_interval_seconds": 0.5, "watch_window_seconds": 3}
 
 
 def held(place: Place, live: str, beside: str) -> None:
-    """Which versions the slots of every target have; in place, nothing stands beside the live one."""
-    expected = {live, "" if place.backend.in_place else beside}
+    """Which versions the slots of every target have, and that nothing else of ours is there; in place, nothing stands
+    beside the live one."""
+    slot = next(r["to"]["slot"] for r in reversed(place.site.history()) if r["outcome"] in ("deployed", "restored"))
+    idle = "green" if slot == "blue" else "blue"
     for target, versions in slots(place.site).items():
-        assert set(versions.values()) == expected, (target, versions)
+        assert versions == {slot: live, idle: "" if place.backend.in_place else beside}, target
+    assert place.site.strays() == []
 
 
 def refused(play: Play, outcome: str) -> None:
@@ -47,10 +48,11 @@ def test_first_release_then_an_upgrade(place: Place) -> None:
     held(place, "1.1.0", "1.0.0")
     assert second.report and second.report["requests"]["sent"] > 0
     assert second.report["requests"]["failed"] == 0, second.report["requests"]
+    assert second.report["requests"]["connections_cut"] == 0
     assert [record["outcome"] for record in site.history()] == ["deployed", "deployed"]
     record = site.history()[-1]
     assert record["triggered_by"]["user"] and record["triggered_by"]["pid"]
-    assert record["artifacts"]["backend"]
+    assert place.backend.code(record["artifacts"]["backend"]), record["artifacts"]
     if not place.backend.in_place:
         phases = list(dict.fromkeys(phase["phase"] for phase in record["phases"]))
         assert phases[:5] == ["stage", "start", "shift", "watch", "verify"]
@@ -74,7 +76,8 @@ def test_check_mode_predicts_and_changes_nothing(place: Place) -> None:
     predicted = place.site.deploy("1.1.5", "--check", "--diff")
     assert predicted.code == 0, predicted.output
     assert "1.1.0 -> 1.1.5" in predicted.output
-    assert re.search(r"^-.*green", predicted.output, re.M) and re.search(r"^\+.*blue", predicted.output, re.M)
+    assert re.search(r'^- +"green": 100', predicted.output, re.M)
+    assert re.search(r'^\+ +"blue": 100', predicted.output, re.M)
     assert place.site.everything() == before
     back = place.site.rollback("--check", "--diff")
     assert back.code == 0, back.output
@@ -91,7 +94,8 @@ def test_release_that_never_gets_healthy_takes_no_traffic(place: Place) -> None:
     assert place.site.answers() == {"1.1.0"}
     held(place, "1.1.0", "")
     assert bad.report and list(bad.report["requests"]["by_version"]) == ["1.1.0"]
-    assert bad.report["requests"]["failed"] == 0
+    assert bad.report["requests"]["sent"] > 0 and bad.report["requests"]["failed"] == 0
+    assert "never took traffic" in bad.output and place.backend.unready in bad.output
     assert "all agree" in place.site.status().output
 
 
@@ -102,14 +106,17 @@ def test_release_that_says_another_version_takes_no_traffic(place: Place) -> Non
     refused(bad, "failed")
     assert "9.9.9" in bad.output
     assert place.site.answers() == {"1.1.0"}
+    held(place, "1.1.0", "")
 
 
 def test_release_that_does_not_start_shows_its_last_words(place: Place) -> None:
     place.site.release("1.2.2", fail_to_start=True)
     bad = place.site.deploy("1.2.2")
     refused(bad, "failed")
+    assert re.search(r"last log lines of \w+/backend", bad.output), bad.output
     assert re.search(r"(settings.payment_key|SIGNING_KEY) is missing", bad.output), bad.output
     assert place.site.answers() == {"1.1.0"}
+    held(place, "1.1.0", "")
 
 
 def test_release_whose_code_is_nowhere_is_named(place: Place) -> None:
@@ -124,10 +131,14 @@ def test_release_whose_code_is_nowhere_is_named(place: Place) -> None:
 @pytest.mark.requirement("BG-12")
 def test_release_that_turns_bad_is_taken_back_by_the_watch(place: Place) -> None:
     place.site.release("1.3.0", errors_percent=60, after_seconds=1)
-    bad = place.site.deploy("1.3.0", **BAD_LATER, accounting_requests_per_second=100)
+    bad = place.site.deploy("1.3.0", **BAD_LATER)
     refused(bad, "rolled_back")
     assert place.site.answers() == {"1.1.0"} and place.site.live() == "1.1.0"
     assert bad.report and "error rate" in bad.report["failure"]
+    assert bad.report["requests"]["connections_cut"] == 0
+    said = [line for log in bad.report["log"].values() for line in log]
+    assert any(re.search('relation "reports" does not exist|this visit fails', line) for line in said), said
+    held(place, "1.1.0", "")
 
 
 def test_second_run_names_the_first(place: Place) -> None:
@@ -194,7 +205,7 @@ def test_status_says_what_is_live_and_changes_nothing(place: Place) -> None:
     before = place.site.everything()
     status = place.site.status()
     assert status.code == 0, status.output
-    assert "1.0.0 (1.0.0-" in status.output and "all agree" in status.output
+    assert re.search(r"1\.0\.0 \(1\.0\.0-\w+\) is live in (blue|green), all agree", status.output)
     for outcome in ("deployed", "failed", "rolled_back", "restored"):
         assert outcome in status.output
     assert place.site.everything() == before

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from backends import KubernetesSite, Place, slots
+from backends import BAD_LATER, WATCH, KubernetesSite, Place, slots
 from compose_site import ComposeSite
 
 from node_site import NodeSite
 from runbook_site import version_at
 
-WATCH = {"watch_seconds": 2, "watch_interval_seconds": 0.5}
 ABOVE = 1  # the worker's ports, above those of the service
 
 
@@ -127,12 +126,6 @@ def test_a_release_that_is_taken_back_gives_the_worker_back(working: Place) -> N
     site = working.site
     site.release("1.3.0", errors_percent=60, after_seconds=1)
     with never_both(working):
-        bad = site.deploy(
-            "1.3.0",
-            watch_seconds=30,
-            watch_interval_seconds=0.5,
-            watch_window_seconds=3,
-            accounting_requests_per_second=100,
-        )
+        bad = site.deploy("1.3.0", **BAD_LATER)
     assert bad.outcome == "rolled_back", bad.output
     all_work(working, "1.0.0")

@@ -61,6 +61,27 @@ def test_haproxy_restarted_has_the_same_weights(site: Site) -> None:
     assert again.code == 0 and "nothing to do" in again.output, again.output
 
 
+@pytest.mark.requirement("BG-12", "RB-04")
+def test_weights_after_a_way_back(site: Site) -> None:
+    """HAProxy says itself who has traffic: after the watch took a release back, after a rollback and forward."""
+    site.release("1.3.0", errors_percent=60, after_seconds=1)
+    bad = site.deploy(
+        "1.3.0",
+        watch_seconds=30,
+        watch_interval_seconds=0.5,
+        watch_window_seconds=3,
+        accounting_requests_per_second=100,
+    )
+    assert bad.outcome == "rolled_back", bad.output
+    assert weights(site) == {"target1_green": 100, "target2_green": 100}
+    back = site.rollback()
+    assert back.code == 0, back.output
+    assert weights(site) == {"target1_blue": 100, "target2_blue": 100}
+    forward = site.rollback(rollback_to="1.1.0")
+    assert forward.code == 0, forward.output
+    assert weights(site) == {"target1_green": 100, "target2_green": 100}
+
+
 def test_weights_that_somebody_changed_are_seen_and_can_be_restored(site: Site) -> None:
     command = _haproxy.talk(site.lab.ports["haproxy_socket"])
     for target in site.lab.names:

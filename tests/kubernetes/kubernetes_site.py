@@ -118,6 +118,15 @@ class Site(Plays):
                 found[labels["signalbox.runbook/slot"]] = one["metadata"]["annotations"]["signalbox.runbook/version"]
         return found
 
+    def strays(self) -> list[str]:
+        """Deployments of slots that are not ready."""
+        held = self.slots()
+        return [
+            one["metadata"]["name"]
+            for one in self.objects("deployments")
+            if one["metadata"]["labels"][f"{LABEL}slot"] not in held
+        ]
+
     def workers(self, service: str) -> dict[str, str]:
         """Version by slot of a service whose processes run there, those that are about to end too."""
         found = {}

