@@ -150,9 +150,15 @@ def _sentence(report: Mapping[str, Any]) -> str:
         "recovered": f"{name} {to} is live everywhere",
         "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
         "failed": _failed(report),
-        "revert_failed": f"{report['stopped']}; see status.yml. -e app_drift=restore puts the routers back first",
+        "revert_failed": f"{report['stopped']}. When every host answers again, {_finishes(report)}",
         "stopped": f"{report['stopped']}; nothing more was changed",
     }[report["outcome"]]
+
+
+def _finishes(report: Mapping[str, Any]) -> str:
+    if not report["from"]:
+        return "the next deploy finishes it; status.yml shows what is where"
+    return f"recover.yml puts everything back to {report['from']['version']}; status.yml shows what is where until then"
 
 
 def _failed(report: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.signalbox.runbook.plugins.module_utils import _model
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import lease_problem
+from ansible_collections.signalbox.runbook.plugins.module_utils._steps import role
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
 
@@ -65,14 +66,14 @@ def _looks(models: Mapping[str, _model.Model], hosts: Mapping[str, list[str]]) -
     return {
         "targets": {
             host: {
-                "role": f"signalbox.runbook.runtime_{models[host]['app_runtime']}",
+                "role": role("runtime", models[host]),
                 "args": _target_args(models[host]),
             }
             for host in targets
         },
         "routers": {
             host: {
-                "role": f"signalbox.runbook.router_{models[host]['app_router']}",
+                "role": role("router", models[host]),
                 "args": _router_args(models, host, targets),
             }
             for host in routers

@@ -81,6 +81,8 @@ def votes(step: Mapping[str, Any], outcomes: Mapping[str, Optional[Outcome]]) ->
 
 
 def _message(result: Mapping[str, Any]) -> str:
+    if "timedout" in result:  # Ansible's own words for it name neither
+        return f"gave no answer for {result['timedout']['period']} s; what it does there may still go on"
     return str(result.get("msg") or "failed without a message").strip()
 
 
@@ -108,7 +110,9 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
     events: list[Event] = [
         {"event": "result", "step": step["id"], "ok": not bad, "against": bad, "seconds": round(at - begun, 3)}
     ]
-    state = {**state, "done": [*state["done"], done], "log": {**_logs(results), **state["log"]}}
+    state = {**state, "done": [*state["done"], done]}
+    if bad or state["direction"] == "revert":  # what is stopped on the way forward, the old release, is not to blame
+        state["log"] = {**_logs(results), **state["log"]}
     state["connections_cut"] += sum(int(result.get("connections_cut") or 0) for result in results.values())
     if any(result.get("fenced") for result in results.values()):
         state.update(todo=[], stopped="another run has taken the lease over")

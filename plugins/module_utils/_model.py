@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _apt
@@ -513,6 +513,11 @@ def check_fleet(models: Mapping[str, Model], targets: Sequence[str], routers: Se
         for key in same:
             if model[key] != models[first][key]:
                 problems.say(f"{key} on {host}", f"is {model[key]!r}, but {models[first][key]!r} on {first}")
+    clustered = [host for host in targets if models[host]["app_runtime"] == "kubernetes"]
+    if clustered and len(clustered) < len(targets):
+        problems.say(
+            "app_runtime", f"is kubernetes on {', '.join(clustered)} only; a router reaches pods or hosts, not both"
+        )
     names = [service["name"] for service in models[first]["app_services"]]
     taken: dict[tuple[str, int], str] = {}
     for host in targets:
@@ -577,12 +582,14 @@ def release_id(version: str, digests: Collection[str]) -> str:
     return f"{version}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
 
 
-def artifacts(model: Model) -> dict[str, dict[str, Any]]:
-    """What identifies the code of each service, for the record."""
-    if model["app_runtime"] != "host":
-        return {s["name"]: {"image": s["image"]} for s in model["app_services"]}
+def artifacts(models: Iterable[Model]) -> dict[str, dict[str, Any]]:
+    """What identifies the code of each service on targets of these models, for the record."""
     keys = ("sha256", "python", "git", "ref", "apt")
-    return {s["name"]: {k: s["artifact"][k] for k in keys if s["artifact"][k]} for s in model["app_services"]}
+    found: dict[str, dict[str, Any]] = {}
+    for service in (service for model in models for service in model["app_services"]):
+        code = {"image": service["image"], **{key: (service["artifact"] or {}).get(key) for key in keys}}
+        found.setdefault(service["name"], {}).update({key: value for key, value in code.items() if value})
+    return found
 
 
 def answers(model: Model) -> dict[str, str]:

@@ -126,7 +126,7 @@ class _Maker:
             "reason": self.request["reason"],
             "from": self.live,
             "to": to,
-            "artifacts": _model.artifacts(self.first) if self.verb == "deploy" else {},
+            "artifacts": _model.artifacts(self.models[host] for host in self.targets) if self.verb == "deploy" else {},
             "success": SUCCESS[self.verb],
             "weights": {to["slot"]: 100},
             "remaining": [],
@@ -197,12 +197,22 @@ class _Maker:
         if live and lack:
             self.notes.append(f"{', '.join(self.make.exclusive)} of {named(live)} does not run on {', '.join(lack)}")
             steps += self.make.take_over("settle", live, [], lack)
-        for record in self.settled:
+        for record in [*self.settled, *self._not_taken_back()]:
             slot = record["to"]["slot"]
             left = [host for host in self._holding(slot) if host not in gone]
-            if record["outcome"] == "interrupted" and left and not self.rest["weights"].get(slot):
+            taken_back = record["outcome"] in ("interrupted", "revert_failed")
+            if taken_back and left and not self.rest["weights"].get(slot):
                 steps.append(self.make.retire("settle", left, slot, live["slot"] if live else ""))
         return steps
+
+    def _not_taken_back(self) -> list[dict[str, Any]]:
+        """The last run, where it left a release in a slot because hosts were lost on its way back."""
+        last = self.history[-1:]
+        if self.verb != "recover" or not last or last[0]["outcome"] != "revert_failed":
+            return []
+        release = last[0]["to"]["release"]
+        held = (self._slot(host, last[0]["to"]["slot"]) or {} for host in self.targets)
+        return last if any(slot.get("release") == release for slot in held) else []
 
     def _hands(self, live: Place, gone: Sequence[str]) -> tuple[list[str], list[str]]:
         """Hosts on which what is exclusive runs beside the live slot, and on which it does not run in it, although the

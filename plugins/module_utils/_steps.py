@@ -9,6 +9,7 @@ A strategy is an order of these steps; nothing else knows of strategies. Pure. P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -23,6 +24,12 @@ SHIFT_SECONDS = 90  # testing, reloading and confirming a router, and once more 
 VERIFY_SECONDS = 30  # asking the slots once more; the probes' own deadline is below it
 
 
+def role(kind: str, model: _model.Model) -> str:
+    """The role that is a host's runtime or router."""
+    backend = model.get(f"app_{kind}")
+    return f"signalbox.runbook.{kind}_{backend}" if backend else f"signalbox.runbook.{kind}"
+
+
 class Steps:
     """Makes the steps of one application's plan."""
 
@@ -31,21 +38,22 @@ class Steps:
         self.targets = list(targets)
         self.routers = list(routers)
         self.first = models[self.targets[0]]
-        self.runtime = f"runtime_{self.first['app_runtime']}"
-        self.router = f"router_{self.first['app_router']}"
         self.exclusive = _model.exclusives(self.first)
 
     def step(
-        self, phase: str, role: str, verb: str, text: str, args: Mapping[str, Any], budget: float, **more: Any
+        self, phase: str, kind: str, verb: str, text: str, args: Mapping[str, Any], budget: float, **more: Any
     ) -> Step:
+        """``kind``: runtime or router, of which each host has its own; or watch."""
         return {
             "phase": phase,
-            "role": f"signalbox.runbook.{role}",
+            "roles": {host: role(kind, self.models.get(host, {})) for host in args},
             "verb": verb,
             "hosts": list(args),
             "args": dict(args),
             "text": text,
             "budget_seconds": budget,
+            # A backend keeps its budget by itself. This ends the wait for a host that says nothing any more.
+            "timeout_seconds": math.ceil(2 * budget + 30),
             **more,
         }
 
@@ -62,7 +70,7 @@ class Steps:
             for host in self.targets
         }
         budget = max(_model.build_seconds(self.models[host]) for host in self.targets)
-        return self.step("stage", self.runtime, "stage", to["version"], args, budget)
+        return self.step("stage", "runtime", "stage", to["version"], args, budget)
 
     def start(
         self,
@@ -91,7 +99,7 @@ class Steps:
             for host in hosts
         }
         text = f"{to['slot']} {to['version']} healthy"
-        return self.step(phase, self.runtime, "start", text, args, self._start_budget(args), **more)
+        return self.step(phase, "runtime", "start", text, args, self._start_budget(args), **more)
 
     def take_over(self, phase: str, to: Place, stop: Iterable[str], start: Iterable[str], **more: Any) -> list[Step]:
         """What is exclusive ends in the slot beside ``to`` on ``stop``, then it starts in ``to`` on ``start``."""
@@ -112,7 +120,7 @@ class Steps:
         keys = ("slot", "release", "services")
         args = {host: {key: given[key] for key in keys} for host, given in started["args"].items()}
         text = f"{to['slot']} {to['version']} still healthy"
-        return self.step("verify", self.runtime, "verify", text, args, VERIFY_SECONDS)
+        return self.step("verify", "runtime", "verify", text, args, VERIFY_SECONDS)
 
     def retire(self, phase: str, hosts: Iterable[str], slot: str, live_slot: str, **more: Any) -> Step:
         args = {
@@ -123,13 +131,13 @@ class Steps:
             }
             for host in hosts
         }
-        return self.step(phase, self.runtime, "retire", f"{slot} stopped", args, self._start_budget(args), **more)
+        return self.step(phase, "runtime", "retire", f"{slot} stopped", args, self._start_budget(args), **more)
 
     def prune(self, phase: str, args: Mapping[str, Any]) -> Step:
         count = len({release for given in args.values() for release in given["remove"]})
         said = [f"{count} old releases removed"] if count else []
         said += ["current is linked"] if any("links" in given for given in args.values()) else []
-        return self.step(phase, self.runtime, "prune", ", ".join(said), args, 120)
+        return self.step(phase, "runtime", "prune", ", ".join(said), args, 120)
 
     def _start_budget(self, hosts: Iterable[str]) -> float:
         words = ("start_seconds", "stop_seconds", "drain_seconds")
@@ -184,7 +192,7 @@ class Steps:
                 ],
             }
         budget = SHIFT_SECONDS + max(_scale_seconds(self.models[router]) for router in self.routers)
-        return self.step(phase, self.router, "shift", text or shown(weights), args, budget, **more)
+        return self.step(phase, "router", "shift", text or shown(weights), args, budget, **more)
 
     def watch(self, seconds: float, places: Sequence[Place], **more: Any) -> Step:
         probes = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +140,30 @@ def composed(router: str) -> Callable[[Path], contextlib.AbstractContextManager[
     return make
 
 
+@contextlib.contextmanager
+def mixed(directory: Path) -> Iterator[ComposeSite]:
+    """One target runs processes under supervisor, the other containers: a fleet on its way from one to the other."""
+    with composed("haproxy")(directory) as site:
+        on_hosts = site.inventory / "host_vars" / site.lab.names[0]
+        on_hosts.mkdir(parents=True)
+        for name in ("all.yml", "targets.yml"):
+            shutil.copy(local.INVENTORY / "group_vars" / name, on_hosts)
+        (on_hosts / "runtime.yml").write_text("app_runtime: host\n", encoding="utf-8")
+        in_containers = site.release
+
+        def release(version: str, **faults: Any) -> Path:
+            Site.release(site, version, **faults)
+            return in_containers(version, **faults)
+
+        site.release = release  # type: ignore[method-assign]
+        yield site
+
+
+def restart_both(site: ComposeSite) -> None:
+    restart_containers(site)
+    restart_supervisor(site)
+
+
 NGINX = """\
 worker_processes 1;
 pid /run/nginx.pid;
@@ -228,6 +253,10 @@ def image(recorded: dict[str, Any]) -> bool:
     return bool(recorded["image"])
 
 
+def image_and_archive(recorded: dict[str, Any]) -> bool:
+    return image(recorded) and archive(recorded)
+
+
 def package(recorded: dict[str, Any]) -> bool:
     return bool(recorded["apt"]["version"])
 
@@ -247,6 +276,7 @@ BACKENDS = [
     Backend("apt-nginx", packaged, boot, "demo 9.9.9-1", True, package, strategies=("rolling",), **NEW_CONNECTIONS),
     Backend("compose-nginx", composed("nginx"), restart_containers, NO_IMAGE, **COMPOSE, **NEW_CONNECTIONS),
     Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, **COMPOSE),
+    Backend("mixed-haproxy", mixed, restart_both, NO_FILE, **{**COMPOSE, "code": image_and_archive}),
     Backend("kubernetes-service", cluster, delete_pods, NO_PULL, strategies=("blue_green",), **KUBERNETES),
     Backend("kubernetes-canary", canaries, delete_pods, NO_PULL, strategies=("canary",), **KUBERNETES),
 ]

@@ -14,7 +14,8 @@
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 version=1.20.2
-cache=${RUNBOOK_KUBERNETES_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runbook-lab/kubernetes-$version}
+revision=2 # of how it is built here
+cache=${RUNBOOK_KUBERNETES_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runbook-lab/kubernetes-$version-$revision}
 state=${RUNBOOK_KUBERNETES_STATE:-/var/lib/runbook-lab/kubernetes}
 programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 apt=(apt-get -qq -y -o APT::Sandbox::User=root)
@@ -68,11 +69,16 @@ build() {
   private=(-o "Dir::State::Lists=$directory/lists" -o "Dir::Etc::SourceList=$directory/sources.list"
     -o Dir::Etc::SourceParts=/dev/null -o "Dir::Cache=$directory/cache")
   "${apt[@]}" update
-  "${apt[@]}" install --no-install-recommends golang-go rsync make dpkg-dev >/dev/null
+  "${apt[@]}" install --no-install-recommends golang-go golang-github-modern-go-reflect2-dev \
+    rsync make dpkg-dev >/dev/null
   "${apt[@]}" "${private[@]}" update
   (mkdir "$directory/source" && cd "$directory/source" && "${apt[@]}" "${private[@]}" source kubernetes >/dev/null)
   (
     cd "$directory"/source/kubernetes-*/
+    # The vendored reflect2 calls the runtime as Go did before 1.18. With a newer one it writes where it must not, and
+    # after a while every object that is sent to the API server in JSON ends with a panic.
+    rm vendor/github.com/modern-go/reflect2/*.go
+    cp /usr/share/gocode/src/github.com/modern-go/reflect2/* vendor/github.com/modern-go/reflect2/
     mkdir -p .go/src/k8s.io && ln -s ../../.. .go/src/k8s.io/kubernetes
     HOME=$directory GOPATH=$PWD/.go GOCACHE=$directory/go CGO_ENABLED=0 KUBE_GIT_VERSION=v$version KUBE_GIT_MAJOR=1 \
       KUBE_GIT_MINOR=20 KUBE_GIT_TREE_STATE=clean \
@@ -163,7 +169,7 @@ main() {
   [[ $(id -u) == 0 ]] || fail "root is needed; set KUBECONFIG to use another cluster"
   docker info >/dev/null 2>&1 || fail "a running Docker Engine is needed"
   export KUBECONFIG=$state/kubeconfig
-  if runs apiserver && runs kubelet && node_ready; then
+  if [[ ${1:-} != build ]] && runs apiserver && runs kubelet && node_ready; then
     echo "$KUBECONFIG"
     return
   fi

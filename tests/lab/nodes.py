@@ -259,6 +259,12 @@ class Nodes:
         """What a shell on the node prints, past ssh and Ansible, as root."""
         return docker("exec", self.container(host), "sh", "-c", script, check=check, timeout=timeout)
 
+    def link(self, host: str, state: str) -> None:
+        """``down`` cuts a node off from everybody, ``up`` joins it again; it goes on meanwhile. No node may do that
+        to itself."""
+        where = ["--network", f"container:{self.container(host)}", "--cap-add", "NET_ADMIN", *self._labels()]
+        docker("run", "--rm", *where, "--entrypoint", "ip", image_name(), "link", "set", "eth0", state)
+
     def put(self, host: str, path: str, content: str, mode: int = 0o644) -> None:
         with tempfile.TemporaryDirectory(prefix="runbook-put-") as directory:
             source = Path(directory) / "file"

@@ -14,7 +14,8 @@ UNITS = "/etc/systemd/system"
 
 @pytest.fixture(scope="module")
 def live(site: NodeSite) -> NodeSite:
-    """1.0.0 is live in blue, and green is empty."""
+    """1.0.0 is live in blue, and green is empty. The disk of target2 is a small one."""
+    site.lab.sh("target2", f"mkdir -p {HOME} && mount -t tmpfs -o size=4m,mode=755 tmpfs {HOME}")
     site.release("1.0.0")
     first = site.deploy("1.0.0")
     assert first.code == 0, first.output
@@ -129,3 +130,23 @@ def test_a_user_that_does_not_exist_stops_the_run_before_traffic(live: NodeSite)
     assert refused.outcome == "failed", refused.output
     assert "there is no user nobody-like-this on this host" in refused.output
     still_live(live)
+
+
+@pytest.mark.requirement("DEP-11")
+def test_a_disk_that_is_full_leaves_nothing_half_made(live: NodeSite) -> None:
+    def releases() -> list[list[str]]:
+        return [live.lab.sh(target, f"ls -A {HOME}/releases").split() for target in live.lab.names]
+
+    live.release("2.1.0")
+    before = releases()
+    with made(live, "target2", f"head -c 8M /dev/zero > {HOME}/filled || true", f"rm {HOME}/filled"):
+        bad = live.deploy("2.1.0")
+        assert bad.outcome == "failed", bad.output
+        assert bad.report and bad.report["failure"].startswith("target2: "), bad.report
+        assert "No space left on device" in bad.report["failure"]
+        assert "Traceback" not in bad.output
+        still_live(live)
+        assert releases()[1] == before[1]
+    done = live.deploy("2.1.0")
+    assert done.code == 0, done.output
+    assert live.answers() == {"2.1.0"}

@@ -67,6 +67,10 @@ KINDS = {
     "failed": ({"result": {"failed": True, "msg": "no room"}}, "no room"),
     "failed task": ({"failed": True, "result": {"msg": "crashed"}}, "crashed"),
     "failed silently": ({"result": {"failed": True}}, "failed without a message"),
+    "timed out": (
+        {"failed": True, "result": {"failed": True, "msg": "Timed out.", "timedout": {"period": 90, "frame": "x"}}},
+        "gave no answer for 90 s; what it does there may still go on",
+    ),
     "unreachable": ({"result": {"unreachable": True, "msg": "no route"}}, "is unreachable: no route"),
     "no result": ({"result": None}, "failed without a message"),
     "not known to be good": ({"result": {"changed": True}}, "failed without a message"),
@@ -358,11 +362,11 @@ def _commit_was_fenced(done):
 # -- what is kept -----------------------------------------------------------------------------------------------
 
 
-def test_times_texts_logs_and_cut_connections_are_kept():
+def test_times_texts_and_cut_connections_are_kept():
     state, _events = _engine.intent(_engine.begin(make("start", "shift"), 100.0), 101.0)
     outcomes = yes(state["now"])
     for host, text in (("web1", "green 2.0 healthy"), ("web2", "green 2.0 healthy"), ("web3", "slow but healthy")):
-        outcomes[host]["result"].update(text=text, connections_cut=2, log={"backend": ["line"], "quiet": []})
+        outcomes[host]["result"].update(text=text, connections_cut=2)
     state, events = _engine.advance(state, outcomes, 104.25)
     assert events[0]["seconds"] == 3.25
     assert state["done"] == [
@@ -377,10 +381,26 @@ def test_times_texts_logs_and_cut_connections_are_kept():
         }
     ]
     assert state["connections_cut"] == 6
-    assert state["log"] == {f"{host}/backend": ["line"] for host in TARGETS}
     state, _events = _engine.advance(state, yes(state["now"]), 105.0)
     assert state["done"][-1]["text"] == "shift done on 2/2"
     assert state["connections_cut"] == 6
+
+
+def test_the_last_words_are_those_of_what_failed():
+    """In place the old release is stopped first: what it said then explains nothing."""
+    run = Run(make("start", "shift"))
+    stopped = yes(run.state["now"])
+    for outcome in stopped.values():
+        outcome["result"]["log"] = {"backend": ["stopped"]}
+    state, _events = _engine.advance(run.state, stopped, 1)
+    assert state["log"] == {}
+    state, _events = _engine.advance(state, {}, 2)
+    words = yes(state["now"])
+    assert state["now"]["phase"] == "revert"
+    for outcome in words.values():
+        outcome["result"]["log"] = {"backend": ["no such table"], "quiet": []}
+    state, _events = _engine.advance(state, words, 3)
+    assert state["log"] == {f"{host}/backend": ["no such table"] for host in words}
 
 
 def test_the_record():

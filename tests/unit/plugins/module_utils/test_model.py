@@ -620,7 +620,7 @@ def test_a_package_where_one_release_at_a_time_is_on_a_host(strategy):
     model, found = _model.load(values, SPECS, "deploy")
     assert list(found) == []
     kept = {**APT, "conffiles": "keep"}
-    assert _model.artifacts(model) == {s["name"]: {"apt": kept} for s in model["app_services"]}
+    assert _model.artifacts([model]) == {s["name"]: {"apt": kept} for s in model["app_services"]}
     other = _model.load(
         changed(change("app_strategy", strategy), artifact(apt={**APT, "version": "2"})), SPECS, "deploy"
     )
@@ -1107,12 +1107,18 @@ CLUSTER = (
 )
 
 
+def test_a_fleet_is_wholly_in_the_cluster_or_not_at_all():
+    assert fleet(*(("web2", one) for one in CLUSTER)) == [
+        "app_runtime: is kubernetes on web2 only; a router reaches pods or hosts, not both"
+    ]
+
+
 def test_a_model_for_kubernetes_has_nothing_wrong_and_one_port_for_both_slots():
     model, bad = _model.load(changed(*CLUSTER), SPECS, "deploy")
     assert list(bad) == []
     assert [service["ports"] for service in model["app_services"]] == [{"blue": 3001, "green": 3001}] * 2
     assert _model.router_services(model) == [{"name": "frontend", "port": 3001}]
-    assert _model.artifacts(model)["backend"] == {"image": "registry.test:5000/shop/api:1.3.0"}
+    assert _model.artifacts([model])["backend"] == {"image": "registry.test:5000/shop/api:1.3.0"}
 
 
 @pytest.mark.parametrize(

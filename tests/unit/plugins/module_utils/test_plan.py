@@ -174,6 +174,21 @@ def test_without_a_watch_there_is_no_watch_step(world):
     assert phases(world.plan("deploy", "1.0", watch_seconds=0)) == ["stage", "start", "shift", "verify"]
 
 
+def test_each_host_has_its_own_runtime_and_router(world):
+    mixed = models("1.0")
+    mixed["web2"] = {**mixed["web2"], "app_runtime": "compose", "compose_files": [], "runtime_compose_variables": {}}
+    mixed["web2"]["app_services"] = [{**s, "artifact": None, "image": "shop"} for s in mixed["web2"]["app_services"]]
+    mixed["lb2"] = {**mixed["lb2"], "app_router": "haproxy"}
+    request = {"verb": "deploy", "version": "1.0", "reason": "x"}
+    plan = _plan.make(request, mixed, *world.info(), world.read())
+    roles = {step["phase"]: step["roles"] for step in plan["steps"]}
+    runtimes = {"web1": "signalbox.runbook.runtime_host", "web2": "signalbox.runbook.runtime_compose"}
+    assert roles["stage"] == roles["start"] == roles["verify"] == runtimes
+    assert roles["shift"] == {"lb1": "signalbox.runbook.router_nginx", "lb2": "signalbox.runbook.router_haproxy"}
+    assert roles["watch"] == {"localhost": "signalbox.runbook.watch"}
+    assert plan["artifacts"]["backend"] == {"python": ["clickview==1.0"], "image": "shop"}
+
+
 def test_routers_of_their_own_host_only(world):
     local = models("1.0", app_router_members="local")
     targets, _routers = world.info()
@@ -677,6 +692,20 @@ def test_when_the_way_back_fails_what_may_have_traffic_is_not_stopped(world):
     assert world.weights == {"lb1": {"blue": 100}, "lb2": {"green": 100}}
     assert all(info["slots"]["green"]["running"] for info in world.targets.values())
     assert "lb2 sends green 100 % instead of blue 100 %" in refused(world.plan, "deploy", "2.0")
+    assert world.go("recover") == "recovered"
+    assert world.agrees()
+    assert not any(world.targets[host]["slots"]["green"] for host in TARGETS)
+    assert world.go("recover") is None
+
+
+def test_what_a_lost_target_still_runs_of_the_release_that_failed_is_stopped_by_recover(world):
+    live_on(world, "1.0", "2.0")
+    plan = world.plan("deploy", "3.0")
+    start, back = plan["steps"][1]["id"], plan["revert"][-1]["id"]
+    assert world.carry_out(plan, [(start, "web1"), (back, "web2")]) == "revert_failed"
+    assert world.serves() == ("2.0", "green")
+    assert world.go("recover") == "recovered"
+    assert world.agrees() and not any(world.targets[host]["slots"]["blue"] for host in TARGETS)
 
 
 @pytest.mark.requirement("BG-12")
