@@ -19,7 +19,7 @@ sys.path[:0] = [str(TESTS / part) for part in ("lab", "apps", "chaos", "compose"
 
 import engine
 from cluster import kubeconfig
-from compose_site import ComposeSite, make_site
+from compose_site import ComposeSite, ContainerSite, make_site
 from kubernetes_site import Site as KubernetesSite
 from package_site import PackageSite
 
@@ -139,6 +139,19 @@ def composed(router: str) -> Callable[[Path], contextlib.AbstractContextManager[
     return make
 
 
+@contextlib.contextmanager
+def contained(directory: Path) -> Iterator[ComposeSite]:
+    """Containers of supervisor: no Compose, and one engine for all targets."""
+    problem = engine.why_not()
+    if problem:
+        pytest.skip(problem)
+    try:
+        with contextlib.contextmanager(make_site)(directory, "conf-host", 2, kind=ContainerSite) as site:
+            yield site
+    finally:
+        engine.remove_ours()
+
+
 NGINX = """\
 worker_processes 1;
 pid /run/nginx.pid;
@@ -247,6 +260,7 @@ BACKENDS = [
     Backend("apt-nginx", packaged, boot, "demo 9.9.9-1", True, package, strategies=("rolling",), **NEW_CONNECTIONS),
     Backend("compose-nginx", composed("nginx"), restart_containers, NO_IMAGE, **COMPOSE, **NEW_CONNECTIONS),
     Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, **COMPOSE),
+    Backend("container-nginx", contained, restart_supervisor, NO_IMAGE, **COMPOSE),
     Backend("kubernetes-service", cluster, delete_pods, NO_PULL, strategies=("blue_green",), **KUBERNETES),
     Backend("kubernetes-canary", canaries, delete_pods, NO_PULL, strategies=("canary",), **KUBERNETES),
 ]
