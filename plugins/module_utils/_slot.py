@@ -93,6 +93,7 @@ class Manager(Protocol):
         stop_seconds: float,
         after: Sequence[str] = (),
         user: str = "",
+        always: bool = False,
     ) -> str: ...
 
 
@@ -663,6 +664,8 @@ class Slot:
                 one.stop_seconds,
                 [*first, *(self._program(earlier.name) for earlier in services[:number])],
                 "" if one.container else self.user,  # in its container it is whoever the image says
+                # Docker, when it is itself restarted, ends containers gracefully, which is no failure.
+                always=bool(one.container),
             )
             write_atomic(self._conf(one.name), f"{MARK} {self.home}\n{section}", self.manager.mode)
 
