@@ -48,16 +48,17 @@ def engine(command: Sequence[str] = ("docker",), keep_open: Sequence[int] = ()) 
 
 
 def script(command: Sequence[str], names: Sequence[str], image_id: str) -> list[str]:
-    """The last lines of the script that runs a container: in the foreground, and with no value in an argument."""
+    """The last lines of the script that runs a container: in the foreground, and with no value in an argument.
+
+    It is called with the name first. No variable of its own could be one of the service.
+    """
     words = shlex.join(command)
     passed = " ".join(f"--env {name}" for name in sorted(names))
     return [
-        "name=$1",
-        "shift",
         "# What a command line that was killed left behind has the name and the port.",
-        f'{words} rm --force "$name" >/dev/null 2>&1 || :',
+        f'{words} rm --force --volumes "$1" >/dev/null 2>&1 || :',
         # Output goes to the process manager; a second copy would grow, with what it tells, beside it.
-        f'exec {words} run --rm --pull never --log-driver none --name "$name" {passed} "$@" {image_id}',
+        f'exec {words} run --rm --pull never --log-driver none {passed} --name "$@" {image_id}',
     ]
 
 

@@ -230,8 +230,8 @@ class Docker:
             raise RunbookError(f"container {container[:12]} cannot be stopped: {self.explain(err or out)}")
 
     def remove(self, container: str) -> None:
-        """End it at once, and forget it."""
-        code, out, err = self.attempt("rm", "--force", container)
+        """End it at once, and forget it, with the volumes that are its own."""
+        code, out, err = self.attempt("rm", "--force", "--volumes", container)
         if code != 0 and not re.search("no such container|already in progress", err, re.IGNORECASE):
             raise RunbookError(f"container {container} cannot be removed: {self.explain(err or out)}")
 

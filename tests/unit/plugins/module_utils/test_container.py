@@ -18,7 +18,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._errors import R
 ONE = Contained("shop-api-blue", "sha256:" + "5f" * 32, 8080, ("127.0.0.1", "fd00::7"))
 # Says how it was called; the real one is asked in tests/compose.
 CALLED = """#!/bin/sh
-test "$1" = rm && { echo "rm $3" >> "$OUT"; exit 1; }
+test "$1" = rm && { echo "rm $4" >> "$OUT"; exit 1; }
 printf '%s\\n' "$@" >> "$OUT"
 env -0 > "$OUT.env"
 """
@@ -33,7 +33,7 @@ def test_values_reach_the_command_line_by_its_environment_only(tmp_path):
     program = tmp_path / "engine"
     program.write_text(CALLED)
     program.chmod(0o755)
-    release = _release.parse(spec(environment={"OUT": str(tmp_path / "out")}))
+    release = _release.parse(spec(environment={"OUT": str(tmp_path / "out"), "name": "x", "words": "y"}))
     directory = tmp_path / "api"
     directory.mkdir()
     (directory / "env").write_text(_release.environment_file(release.services[0].environment))
@@ -43,8 +43,12 @@ def test_values_reach_the_command_line_by_its_environment_only(tmp_path):
     subprocess.run(["/bin/sh", directory / "run", "shop-api-blue", "--label=a=b c"], env=given, check=True, timeout=30)
     words = (tmp_path / "out").read_text().splitlines()
     assert words[:2] == ["rm shop-api-blue", "run"] and words[-2:] == ["--label=a=b c", "sha256:ab"]
-    assert {words[n + 1] for n, word in enumerate(words) if word == "--env"} == {"TOKEN", "OUT", *_release.RESERVED}
+    assert {words[n + 1] for n, word in enumerate(words) if word == "--env"} == {
+        *("TOKEN", "OUT", "name", "words"),
+        *_release.RESERVED,
+    }
     environment = dict(one.split("=", 1) for one in (tmp_path / "out.env").read_text().split("\0") if one)
+    assert environment["name"] == "x" and words[words.index("--name") + 1] == "shop-api-blue"
     assert environment["TOKEN"] == "a\n'b'" and environment["PORT"] == "8080" and environment["SLOT"] == "blue"
 
 
