@@ -18,6 +18,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / part) for part in ("lab", "apps", "chaos", "compose", "nodes", "kubernetes")]
 
 import engine
+from chaos import wait_for
 from cluster import kubeconfig
 from compose_site import ComposeSite, ContainerSite, make_site
 from kubernetes_site import Site as KubernetesSite
@@ -86,7 +87,8 @@ def restart_supervisor(site: Site) -> None:
     """The supervisord of a target with all it runs, and the router."""
     platform = local.supervisor(site.lab._socket("platform"))
     for name in (site.lab.names[0], "router"):
-        platform.stopProcess(name)
+        platform.stopProcess(name, False)  # it ends when all that it runs has ended
+        wait_for(f"the end of {name}", lambda name=name: platform.getProcessInfo(name)["pid"] == 0, every=0.2)
         platform.startProcess(name)
     site.lab._wait_ready()
 
