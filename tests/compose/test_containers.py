@@ -174,6 +174,12 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
+@pytest.fixture(scope="module")
+def built(cleaned: None) -> dict[str, str]:
+    """Anew, because the tests of Compose have images forgotten by all their names."""
+    return {version: build(version) for version in ("1.0", "1.1")}
+
+
 @pytest.fixture
 def host(tmp_path: Path, built: dict[str, str]) -> Iterator[Host]:
     made = Host(tmp_path)
