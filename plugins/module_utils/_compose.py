@@ -11,7 +11,6 @@ release's files and one overlay of ours.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -21,13 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, NoReturn, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _release
+from ansible_collections.signalbox.runbook.plugins.module_utils import _images, _release
 from ansible_collections.signalbox.runbook.plugins.module_utils._connections import Holder, established, holders
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import (
+    LABEL,
     PROJECT,
     Container,
     Docker,
+    connected,
     explain,
+    listening,
 )
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import (
     services as by_service,
@@ -60,28 +62,15 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._slot import (
     with_service,
 )
 
-LABEL = "signalbox.runbook."
 HIDDEN = "********"
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
-_REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?\Z")
 _UNSET = re.compile(r'The \\?"([^"\\]+)\\?" variable is not set')
 
 Answers = list[dict[str, Any]]
 
 
 # -- what a release is made of ----------------------------------------------------------------------------------
-
-
-def reference(image: str, version: str, where: str = "image") -> str:
-    """The image with the release's version as its tag, unless it has a tag or a digest."""
-    if not _REFERENCE.match(image or ""):
-        raise RunbookError(f"{where} {image!r} is no image reference such as registry.example.com/shop/api:1.3.0")
-    if "@" in image or ":" in image.rpartition("/")[2]:
-        return image
-    if "+" in version:
-        raise RunbookError(f"{where} {image!r} has no tag and the version {version!r} can't be one: give the tag")
-    return f"{image}:{version}"
 
 
 def environment_file(environment: Mapping[str, str]) -> str:
@@ -203,20 +192,6 @@ def overlay(
     return text.replace('"ports": [', '"ports": !override [') + "\n"
 
 
-def listening(addresses: Sequence[str]) -> list[str]:
-    """Where ports are published: on loopback, where the probes ask, and on the addresses that routers use."""
-    for address in addresses:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            raise RunbookError(
-                f"{address!r} is no IP address, so no port can be published there: set runtime_compose_addresses"
-            ) from None
-    if "0.0.0.0" in addresses:
-        return ["0.0.0.0"]
-    return list(dict.fromkeys(["127.0.0.1", *addresses]))
-
-
 class Files:
     """What every call of Compose for one release gets: the same files, in the same order."""
 
@@ -273,49 +248,23 @@ def stage(
     try:
         before = _release.condition(release, final)
         old = _release.read_manifest(final) or {"services": {}}
-        missing = [part for part in old["services"].values() if docker.image(part["image_id"]) is None]
+        missing = _images.missing(docker, old)
         changed = before != "whole" or bool(missing)
         manifest: Mapping[str, Any] = old
         if not check:
             _release.sweep(home / "releases")
             for part in missing:
-                fetch_again(docker, part, left())
+                _images.fetch_again(docker, part, left())
             if before != "whole":
                 final.parent.mkdir(exist_ok=True)
                 known = {"docker": docker, "spec": spec, "old": old["services"], "left": left, "home": home}
                 manifest = _release.assemble(release, final, lambda build: _fill(build, **known), clock, lambda: None)
-            for name, part in manifest["services"].items():
-                keep(docker, part["image_id"], kept_name(spec["project"], name, release.id))
+            _images.keep_all(docker, spec["project"], release.id, manifest)
     except OSError as error:
         raise RunbookError(f"cannot make the release {release.id}: {error}") from error
     images = {name: f"{part['reference']} {part['image_id'][:19]}" for name, part in manifest["services"].items()}
     outcome = {"whole": "pulled" if missing else "present", "absent": "made", "damaged": "rebuilt"}[before]
     return {"changed": changed, "outcome": outcome, "path": str(final), "images": images, "before": before}
-
-
-def kept_name(project: str, service: str, release: str) -> str:
-    """A name of our own for an image, so that it stays when its tag moves or somebody prunes."""
-    return f"runbook/{project}-{service}:{release.replace('+', '_')}"
-
-
-def keep(docker: Docker, image_id: str, name: str) -> None:
-    found = docker.image(name)
-    if found is None or found.id != image_id:
-        docker.call("image", "tag", image_id, name)
-
-
-def fetch_again(docker: Docker, part: Mapping[str, Any], seconds: float) -> None:
-    """Somebody removed an image of a release: the very same one is pulled by its digest, where it has one."""
-    why = "it never had a digest of a registry"
-    for digest in part["digests"]:
-        code, out, err = docker.attempt("pull", "--quiet", digest, seconds=seconds)
-        if code == 0 and docker.image(part["image_id"]) is not None:
-            return
-        why = explain(err or out) if code else f"{digest} is another image now"
-    raise RunbookError(
-        f"the image {part['reference']} ({part['image_id'][:19]}) is no longer on this host and can't be had again "
-        f"({why}): build or push it, and deploy that version under a new version number"
-    )
 
 
 def _fill(
@@ -339,26 +288,14 @@ def _fill(
         values += one["secrets"].values()
     config = read_config(Files(docker, f"{spec['project']}-blue", build), [v for v in values if len(v) >= 8])
     check_config(config, spec["services"], directory)
-    pulled_before = {
-        part["reference"]
-        for tree in (home / "releases").iterdir()
-        for part in (_release.read_manifest(tree) or {"services": {}})["services"].values()
-        if part.get("pulled")
-    }
+    there = [_release.read_manifest(tree) for tree in _release.trees(home)]
     made = {}
     for index, one in enumerate(spec["services"]):
         raw = config["services"][one["name"]]
-        wanted = reference(one["image"], spec["version"], f"app_services[{index}].image")
+        wanted = _images.reference(one["image"], spec["version"], f"app_services[{index}].image")
         before = old.get(one["name"])
-        if before:
-            image_id, digests, pulled = before["image_id"], before["digests"], before["pulled"]
-        else:
-            image_id, digests, pulled = obtain(docker, wanted, spec["pull"], one["name"], left())
         made[one["name"]] = {
-            "reference": wanted,
-            "image_id": image_id,
-            "digests": list(digests),
-            "pulled": pulled or wanted in pulled_before,
+            **_images.settle(docker, wanted, spec["pull"], one["name"], left(), before, there),
             "container_port": one["container_port"],
             "restart": not raw.get("restart") and not (raw.get("deploy") or {}).get("restart_policy"),
             "secrets": sorted(one["secrets"]),
@@ -385,59 +322,6 @@ def read_config(files: Files, hidden: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise RunbookError("docker compose config gave no JSON: Docker Compose 2.24.4 or newer is needed")
     return config
-
-
-def obtain(docker: Docker, wanted: str, pull: str, service: str, seconds: float) -> tuple[str, tuple[str, ...], bool]:
-    """(id, digests of registries, whether it was pulled) of the image that a service is to run."""
-    here = docker.image(wanted) if pull != "always" else None
-    pulled = False
-    if here is None and pull != "never":
-        code, out, err = docker.attempt("pull", "--quiet", wanted, seconds=seconds)
-        if code != 0:
-            raise RunbookError(
-                f"the image {wanted} of {service} can't be pulled: {explain(err or out)}. Look whether it was pushed, "
-                "whether the registry answers, and whether this host is logged in there (docker login)"
-            )
-        here, pulled = docker.image(wanted), True
-    if here is None:
-        raise RunbookError(
-            f"the image {wanted} of {service} is not on this host: build or load it there, or set runtime_compose_pull "
-            "to missing"
-        )
-    return here.id, here.digests, pulled
-
-
-def prune(
-    docker: Docker, home: Path, project: str, remove: Sequence[str], keep: Collection[str], check: bool = False
-) -> dict[str, Any]:
-    """Remove releases, and the names of images that only they had. Images first: what is cut off is done again."""
-    there = _release.remove(home, remove, keep, check=True)
-    if check:
-        return {"changed": bool(there), "removed": there, "images_removed": []}
-    manifests = {tree.name: _release.read_manifest(tree) for tree in _trees(home)}
-    staying = {
-        part["reference"]
-        for name, manifest in manifests.items()
-        if manifest and name not in there
-        for part in manifest["services"].values()
-    }
-    gone = []
-    for release_id in there:
-        for name, part in (manifests[release_id] or {"services": {}})["services"].items():
-            names = [kept_name(project, name, release_id)]
-            if part["pulled"] and part["reference"] not in staying:
-                found = docker.image(part["reference"])
-                names += [part["reference"]] if found and found.id == part["image_id"] else []
-            gone += [one for one in names if docker.untag(one)]
-    removed = _release.remove(home, remove, keep)
-    return {"changed": bool(removed), "removed": removed, "images_removed": gone}
-
-
-def _trees(home: Path) -> list[Path]:
-    try:
-        return sorted((home / "releases").iterdir())
-    except FileNotFoundError:
-        return []
 
 
 # -- slots ------------------------------------------------------------------------------------------------------
@@ -696,7 +580,7 @@ class ComposeSlot:
         for one in wanted:
             part = manifest["services"][one.name]
             if self.docker.image(part["image_id"]) is None:
-                fetch_again(self.docker, part, max(one.start_seconds, self.docker.timeout_seconds))
+                _images.fetch_again(self.docker, part, max(one.start_seconds, self.docker.timeout_seconds))
         return manifest
 
     def _write(
@@ -902,18 +786,11 @@ class ComposeSlot:
         manifest = _release.read_manifest(self._tree(release)) or {"services": {}}
         inside = (manifest["services"].get(one.name) or {}).get("container_port") or one.port
         while True:
-            count = self._connections(container, inside, one.port)
+            count = connected(self.established, container, inside, one.port)
             left = deadline - self.clock()
             if not count or left <= 0:
                 return count
             self.sleep(min(POLL_SECONDS, left))
-
-    def _connections(self, container: Container, inside: int, published: int) -> int:
-        """Seen from inside the container, which is right however its port is published."""
-        try:
-            return self.established([inside], Path("/proc") / str(container.pid))
-        except (RunbookError, OSError):  # it ended, or its process may not be looked at
-            return self.established([published]) if published else 0
 
 
 def _counts(found: Mapping[str, Container]) -> dict[str, list[Any]]:

@@ -9,18 +9,23 @@ Private: may change at any time.
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _command
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 
 PROJECT = "com.docker.compose.project"
+LABEL = "signalbox.runbook."
 LEAST_COMPOSE = (2, 24, 4)  # the first with !override
+COMPOSE_COMMAND = "runtime_compose_command"
 # Whatever else is in our environment would stand for ${NAME} in the compose files, before what the model says.
 KEPT = (
     "PATH",
@@ -33,6 +38,8 @@ KEPT = (
     "https_proxy",
     "no_proxy",
 )
+# What the command line takes from its environment for itself, before any container gets it.
+CLIENT = re.compile(r"(PATH|HOME|(CONTAINERS?|DOCKER|LD|XDG)_.*)\Z")
 
 # (argv, environment, timeout in seconds, file descriptors kept open) -> (exit code, standard output, standard error)
 Run = Callable[[Sequence[str], Mapping[str, str], float, Sequence[int]], tuple[int, str, str]]
@@ -78,19 +85,23 @@ class Image(NamedTuple):
 
 
 def run_command(
-    argv: Sequence[str], environment: Mapping[str, str], timeout: float, keep_open: Sequence[int] = ()
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    timeout: float,
+    keep_open: Sequence[int] = (),
+    setting: str = COMPOSE_COMMAND,
 ) -> tuple[int, str, str]:
-    """Run one command; after ``timeout`` seconds it ends with everything it started.
+    """Run one command, which ``setting`` names; after ``timeout`` seconds it ends with everything it started.
 
     It inherits ``keep_open``, the host's lock: a command that outlives its killed parent still holds it.
     """
+    cure = "install the Docker Engine" + (" with the Compose plugin" if setting == COMPOSE_COMMAND else "")
     verb = next((word for word in argv[1:] if not word.startswith("-")), "")
     return _command.run(
         argv,
         timeout,
         lambda error: (
-            f"the program {argv[0]} is not on this host: install the Docker Engine with the Compose plugin, or name "
-            "the program in runtime_compose_command"
+            f"the program {argv[0]} is not on this host: {cure}, or name the program in {setting}"
             if isinstance(error, FileNotFoundError)
             else f"cannot run {argv[0]}: {error.strerror}"
         ),
@@ -102,17 +113,37 @@ def run_command(
     )
 
 
-def explain(error: str) -> str:
+def listening(addresses: Sequence[str], setting: str = "runtime_compose_addresses") -> list[str]:
+    """Where ports are published: on loopback, where the probes ask, and on the addresses that routers use."""
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise RunbookError(
+                f"{address!r} is no IP address, so no port can be published there: set {setting}"
+            ) from None
+    if "0.0.0.0" in addresses:
+        return ["0.0.0.0"]
+    return list(dict.fromkeys(["127.0.0.1", *addresses]))
+
+
+def connected(established: Callable[..., int], container: Container, inside: int, published: int) -> int:
+    """How many connections to a container are open, seen from inside of it: right however its port is published."""
+    try:
+        return established([inside], Path("/proc") / str(container.pid))
+    except (RunbookError, OSError):  # it ended, or its process may not be looked at
+        return established([published]) if published else 0
+
+
+def explain(error: str, setting: str = COMPOSE_COMMAND) -> str:
     """What the Docker command line said, as one sentence with the fix where it is known."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     text = " ".join(lines[-3:])
     text = re.sub(r"^(Error response from daemon|Error|ERROR):\s*", "", text)
     where = re.search(r"(unix|tcp|ssh|npipe)://[^\s:]+(:\d+)?", text)
     if "permission denied" in text and ("docker.sock" in text or "docker daemon socket" in text.lower()):
-        return (
-            "this user may not use the Docker Engine: put it into the group docker, use become, or set "
-            "runtime_compose_command to [sudo, docker]"
-        )
+        sudo = f", or set {setting} to [sudo, docker]" if setting == COMPOSE_COMMAND else ""
+        return f"this user may not use the Docker Engine: put it into the group docker, use become{sudo}"
     if "Cannot connect to the Docker daemon" in text or "error during connect" in text or "docker.sock" in text:
         at = f" at {where.group(0).rstrip('.')}" if where else ""
         return f"the Docker Engine does not answer{at}: start it (systemctl start docker)"
@@ -130,15 +161,17 @@ class Docker:
         self,
         command: Sequence[str] = ("docker",),
         timeout_seconds: float = 30.0,
-        run: Run = run_command,
+        run: Optional[Run] = None,
         keep_open: Sequence[int] = (),
+        setting: str = COMPOSE_COMMAND,
     ) -> None:
         if not command:
-            raise RunbookError("runtime_compose_command is empty: name the words that run docker, such as [docker]")
+            raise RunbookError(f"{setting} is empty: name the words that run docker, such as [docker]")
         self.command = list(command)
         self.timeout_seconds = timeout_seconds
-        self.run = run
+        self.run = run or functools.partial(run_command, setting=setting)
         self.keep_open = tuple(keep_open)
+        self.setting = setting
 
     def attempt(self, *args: str, seconds: Optional[float] = None) -> tuple[int, str, str]:
         environment = {key: value for key, value in os.environ.items() if key in KEPT or key.startswith("DOCKER_")}
@@ -149,8 +182,11 @@ class Docker:
     def call(self, *args: str, seconds: Optional[float] = None) -> str:
         code, out, err = self.attempt(*args, seconds=seconds)
         if code != 0:
-            raise RunbookError(explain(err or out))
+            raise RunbookError(self.explain(err or out))
         return out
+
+    def explain(self, error: str) -> str:
+        return explain(error, self.setting)
 
     def problem(self) -> str:
         """Why neither the engine nor Compose can be used; empty when both can."""
@@ -179,7 +215,7 @@ class Docker:
             return []
         code, out, err = self.attempt("container", "inspect", *ids)
         if code != 0 and "no such container" not in err.lower():
-            raise RunbookError(explain(err))
+            raise RunbookError(self.explain(err))
         return parse_containers(out)
 
     def logs(self, container: str, lines: int) -> list[str]:
@@ -191,7 +227,13 @@ class Docker:
         limit = max(int(-(-seconds // 1)), 0)
         code, out, err = self.attempt("stop", "--time", str(limit), container, seconds=limit + self.timeout_seconds)
         if code != 0 and "no such container" not in err.lower():
-            raise RunbookError(f"container {container[:12]} cannot be stopped: {explain(err or out)}")
+            raise RunbookError(f"container {container[:12]} cannot be stopped: {self.explain(err or out)}")
+
+    def remove(self, container: str) -> None:
+        """End it at once, and forget it, with the volumes that are its own."""
+        code, out, err = self.attempt("rm", "--force", "--volumes", container)
+        if code != 0 and not re.search("no such container|already in progress", err, re.IGNORECASE):
+            raise RunbookError(f"container {container} cannot be removed: {self.explain(err or out)}")
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -199,9 +241,9 @@ class Docker:
         """The image of that name, digest or id, if this host has it."""
         code, out, err = self.attempt("image", "inspect", reference)
         if code != 0:
-            if "no such image" in err.lower():
+            if re.search("no such image|image not known", err, re.IGNORECASE):
                 return None
-            raise RunbookError(explain(err))
+            raise RunbookError(self.explain(err))
         (found,) = json.loads(out)
         return Image(str(found["Id"]), tuple(found.get("RepoDigests") or ()))
 
@@ -209,7 +251,7 @@ class Docker:
         """Take a name from an image; the image goes with its last name, unless a container is made of it."""
         code, out, err = self.attempt("image", "rm", reference)
         if code != 0 and not re.search("no such image|conflict|is using its|is being used", err, re.IGNORECASE):
-            raise RunbookError(f"image {reference} cannot be removed: {explain(err or out)}")
+            raise RunbookError(f"image {reference} cannot be removed: {self.explain(err or out)}")
         return code == 0
 
 

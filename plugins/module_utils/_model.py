@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _apt
+from ansible_collections.signalbox.runbook.plugins.module_utils._docker import CLIENT
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import IN_PLACE
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import SHOWN, Problems, Spec, check, closest
 
@@ -27,8 +28,11 @@ SLOTS = ("blue", "green")
 RELEASE_KEYS = ("artifact", "command", "image", "environment", "secrets", "files")
 CODE: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {  # runtime to what it needs, and what is not for it
     "host": (
-        {"artifact": "The code", "command": "Shell words that start the service in the foreground"},
-        ("image", "container_port"),
+        {
+            "artifact": "The code, or an image in its place",
+            "command": "Shell words that start the service in the foreground",
+        },
+        ("container_port",),
     ),
     "compose": ({"image": "The image, for example registry.example.com/shop/api"}, ("artifact", "command", "files")),
     "kubernetes": ({"image": "The image, for example registry.example.com/shop/api"}, ("artifact", "container_port")),
@@ -354,13 +358,15 @@ def _pattern_problem(pattern: Optional[str]) -> str:
 
 def _code(service: Model, runtime: str, path: str, problems: Problems) -> None:
     """What runs: an artifact and a command, or an image."""
-    wanted, unwanted = CODE[runtime]
+    contained = runtime == "host" and service["image"] is not None
+    wanted, unwanted = CODE["compose" if contained else runtime]
+    where = "a service with an image" if contained else f"the runtime {runtime}"
     for key, what in wanted.items():
         if service[key] is None:
             problems.say(f"{path}.{key}", f"is missing; give {what}")
     for key in unwanted:
         if service[key]:
-            problems.say(f"{path}.{key}", f"is not for the runtime {runtime}; remove it")
+            problems.say(f"{path}.{key}", f"is not for {where}; remove it")
     artifact, command = service["artifact"], service["command"]
     if artifact is not None and "artifact" not in unwanted:
         _artifact(artifact, f"{path}.artifact", problems)
@@ -369,7 +375,10 @@ def _code(service: Model, runtime: str, path: str, problems: Problems) -> None:
             problems.say(f"{path}.command", "is empty")
         if "\n" in command:
             problems.say(f"{path}.command", "must be one line")
-    if service["image"] is not None and runtime == "kubernetes":
+    for key in (*service["environment"], *service["secrets"]) if contained else ():
+        if CLIENT.match(key):
+            problems.say(path, f"the variable {key} would change what runs the container; set it in the image")
+    if service["image"] is not None and runtime != "compose":
         _image(service["image"], f"{path}.image", problems)
     port = service["container_port"]
     if port is not None and not 1 <= port <= 65535:
@@ -561,7 +570,9 @@ def release_digest(model: Model) -> str:
         return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
     made_of = release_services(model["app_services"])
     for part in made_of:  # where the archive lies does not matter, its content does
-        artifact = part["artifact"]
+        artifact = part.get("artifact")
+        if artifact is None:
+            continue
         part["artifact"] = {
             k: v for k, v in artifact.items() if k not in ("archive", "wheel") or "sha256" not in artifact
         }
@@ -698,7 +709,9 @@ def upstreams(
 def release_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
     """What the module that makes a release takes of each service."""
     return [
-        {
+        _image_service(service)
+        if service.get("image")
+        else {
             "name": service["name"],
             "artifact": {k: v for k, v in service["artifact"].items() if v is not None and k != "python_executable"},
             **(
@@ -716,15 +729,16 @@ def release_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
 
 def compose_services(services: Sequence[Mapping[str, Any]]) -> list[Model]:
     """What the module that makes a release of Compose takes of each service."""
-    return [
-        {
-            "name": service["name"],
-            "image": service["image"],
-            "container_port": int(service.get("container_port") or service["port"]),
-            **{kind: texts(service.get(kind)) for kind in ("environment", "secrets")},
-        }
-        for service in services
-    ]
+    return [_image_service(service) for service in services]
+
+
+def _image_service(service: Mapping[str, Any]) -> Model:
+    return {
+        "name": service["name"],
+        "image": service["image"],
+        "container_port": int(service.get("container_port") or service["port"]),
+        **{kind: texts(service.get(kind)) for kind in ("environment", "secrets")},
+    }
 
 
 def image_services(services: Sequence[Mapping[str, Any]], version: str) -> list[Model]:

@@ -28,9 +28,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _apt, _command
+from ansible_collections.signalbox.runbook.plugins.module_utils import _apt, _command, _container, _images
 from ansible_collections.signalbox.runbook.plugins.module_utils._archive import check_file, extract, file_sha256
 from ansible_collections.signalbox.runbook.plugins.module_utils._command import USERINFO
+from ansible_collections.signalbox.runbook.plugins.module_utils._docker import CLIENT, Docker
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import fsync_directory, write_atomic, write_json
@@ -87,6 +88,13 @@ class Service(NamedTuple):
     python_executable: str
     commit: str
     secrets: tuple[str, ...] = ()  # names of the environment variables that are never shown
+    image: str = ""  # with tag or digest, in place of artifact and command
+    container_port: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        if self.image:
+            return {"image": self.image, "container_port": self.container_port}
+        return self.artifact.identity()
 
 
 class Release(NamedTuple):
@@ -109,16 +117,18 @@ def parse(spec: Mapping[str, Any]) -> Release:
     raw = spec.get("services") or []
     if not raw:
         raise RunbookError("services is empty: a release needs at least one service")
-    services = tuple(_service(item, f"services[{index}]") for index, item in enumerate(raw))
+    version = _text(spec, "version", "")
+    services = tuple(_service(item, f"services[{index}]", version) for index, item in enumerate(raw))
     names = [service.name for service in services]
     for name in names:
         if names.count(name) > 1:
             raise RunbookError(f"services has the name {name!r} more than once: each service needs its own")
+    if any(service.image for service in services) and not _container.PREFIX.match(_text(spec, "container_prefix", "")):
+        raise RunbookError("container_prefix must be lower-case letters, digits, hyphens and underscores")
     packages = {service.artifact.apt for service in services if service.artifact.apt}
     for package in packages:
         if sum(one.name == package.name for one in packages) > 1:
             raise RunbookError(f"services has different artifact.apt of {package.name}: a host has one of a package")
-    version = _text(spec, "version", "")
     return Release(
         release_id,
         version,
@@ -130,24 +140,36 @@ def parse(spec: Mapping[str, Any]) -> Release:
 
 
 def _digest(release_id: str, version: str, services: Sequence[Service]) -> str:
-    parts = [[s.name, s.artifact.identity(), s.command, s.environment, s.files, s.commit] for s in services]
+    parts = [[s.name, s.identity(), s.command, s.environment, s.files, s.commit] for s in services]
     return hashlib.sha256(json.dumps([release_id, version, parts], sort_keys=True).encode()).hexdigest()
 
 
-def _service(raw: Mapping[str, Any], where: str) -> Service:
+def _service(raw: Mapping[str, Any], where: str, version: str) -> Service:
     name = _text(raw, "name", where)
     if not NAME.fullmatch(name):
         raise RunbookError(
             f"{where}.name {name!r} is no service name: letters, digits, - and _ after a letter or digit"
         )
     command = _text(raw, "command", where).strip()
-    if not command or "\n" in command:
+    image = _text(raw, "image", where)
+    if image:
+        for key in ("artifact", "command", "files"):
+            if raw.get(key):
+                raise RunbookError(f"{where}.{key} is not for a service with an image: remove it")
+        image = _images.reference(image, version, f"{where}.image")
+    elif not command or "\n" in command:
         raise RunbookError(f"{where}.command must be one line of sh words, as after exec")
     plain = _environment(raw.get("environment") or {}, f"{where}.environment")
     secret = _environment(raw.get("secrets") or {}, f"{where}.secrets")
     for key in secret:
         if key in plain:
             raise RunbookError(f"{where}.secrets.{key} is in {where}.environment too: keep one of them")
+    for key in (*plain, *secret):
+        if image and CLIENT.match(key):
+            raise RunbookError(f"{where}: the variable {key} would change what runs the container: set it in the image")
+    port = raw.get("container_port") or 0
+    if image and not 1 <= port <= 65535:
+        raise RunbookError(f"{where}.container_port must be the port in the container, 1 to 65535")
     files = {}
     for path, content in (raw.get("files") or {}).items():
         if not isinstance(content, str):
@@ -155,13 +177,15 @@ def _service(raw: Mapping[str, Any], where: str) -> Service:
         files[_inside(path, f"{where}.files")] = content
     return Service(
         name,
-        _artifact(raw.get("artifact") or {}, f"{where}.artifact"),
+        Artifact() if image else _artifact(raw.get("artifact") or {}, f"{where}.artifact"),
         command,
         {**plain, **secret},
         files,
         _text(raw, "python_executable", where) or sys.executable,
         _text(raw, "commit", where),
         tuple(sorted(secret)),
+        image,
+        port,
     )
 
 
@@ -260,6 +284,7 @@ def stage(
     build_timeout_seconds: float = 600.0,
     user: str = "",
     apt_update: bool = True,
+    docker: Optional[Docker] = None,
     run: Run = run_bounded,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -270,8 +295,9 @@ def stage(
 
     ``apt_update`` is whether apt may read its repositories anew for a version that it does not know.
     ``user`` is who runs the services: what only it may read (the environment, and files of configuration) is its own.
+    ``docker`` has the images; ``spec["container_prefix"]`` begins the names by which they are kept there.
 
-    Returns ``changed``, ``outcome`` (present, made, rebuilt), ``path``, ``id``, ``digest``, ``bytes`` (None
+    Returns ``changed``, ``outcome`` (present, pulled, made, rebuilt), ``path``, ``id``, ``digest``, ``bytes`` (None
     when only predicted), ``commits`` by service, and ``before`` (absent, whole, damaged).
     """
     release = parse(spec)
@@ -281,23 +307,40 @@ def stage(
     final = releases / release.id
     owner = _owner(user)
     deadline = monotonic() + build_timeout_seconds
+    docker = docker or _container.engine()
     apt = _apt.Apt(lambda: deadline - monotonic(), run, apt_update)
     if any(service.artifact.apt for service in release.services):
         apt.refuse_host()
     try:
         before = condition(release, final, owner)
-        outcome = {"whole": "present", "absent": "made", "damaged": "rebuilt"}[before]
+        old = read_manifest(final)
+        missing = _images.missing(docker, old)
+        outcome = {"whole": "pulled" if missing else "present", "absent": "made", "damaged": "rebuilt"}[before]
         size: Optional[int] = None
         if not check:
             sweep(releases)
+            for part in missing:
+                _images.fetch_again(docker, part, deadline - monotonic())
             if before == "whole":
-                manifest = read_manifest(final) or {}
+                manifest = old or {}
             else:
 
                 def bounded(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
                     return run(argv, cwd, env, deadline - monotonic())
 
-                manifest = _make(release, final, bounded, clock, free, sync, owner, apt)
+                def obtain() -> dict[str, Any]:
+                    there = [read_manifest(tree) for tree in trees(home)]
+                    return {
+                        one.name: _images.settle(
+                            *(docker, one.image, "missing", one.name, deadline - monotonic()),
+                            *(_images.parts(old).get(one.name), there),
+                        )
+                        for one in release.services
+                        if one.image
+                    }
+
+                manifest = _make(release, final, bounded, clock, free, sync, owner, apt, docker.command, obtain)
+            _images.keep_all(docker, str(spec.get("container_prefix")), release.id, manifest)
             size = sum(entry.get("size", 0) for entry in manifest["files"].values())
             commits = {name: service["commit"] for name, service in manifest["services"].items()}
         else:
@@ -306,7 +349,7 @@ def stage(
         why = "the disk is full" if exc.errno == errno.ENOSPC else str(exc)
         raise RunbookError(f"cannot make the release {release.id}: {why}") from exc
     return {
-        "changed": before != "whole",
+        "changed": before != "whole" or bool(missing),
         "outcome": outcome,
         "path": str(final),
         "id": release.id,
@@ -334,6 +377,7 @@ def _private(release: Release, root: Path) -> list[Path]:
     return [
         path
         for service in release.services
+        if not service.image  # whoever runs the process manager runs the command line
         for path in (root / service.name / "env", *(root / service.name / "app" / name for name in service.files))
     ]
 
@@ -378,6 +422,8 @@ def _make(
     sync: Callable[[], None],
     owner: Optional[int],
     apt: _apt.Apt,
+    command: Sequence[str],
+    obtain: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     releases = final.parent
     releases.mkdir(exist_ok=True)
@@ -387,8 +433,15 @@ def _make(
         scratch = build / ".scratch"
         scratch.mkdir(mode=0o700)
         services = {}
+        images = obtain()
         packages = _fetch(release, scratch, apt)
         for service in release.services:
+            if service.image:
+                services[service.name] = _make_container(
+                    *(release, service, build / service.name, final / service.name),
+                    *(images[service.name], command),
+                )
+                continue
             services[service.name] = _make_service(release, service, build, final, scratch, run, free, packages)
         shutil.rmtree(scratch)
         if owner is not None:
@@ -495,6 +548,16 @@ def _make_service(
     return {"artifact": identity, "commit": commit, "command": service.command, "secrets": list(service.secrets)}
 
 
+def _make_container(
+    release: Release, service: Service, here: Path, final: Path, part: Mapping[str, Any], command: Sequence[str]
+) -> dict[str, Any]:
+    here.mkdir()
+    write_atomic(here / "env", environment_file(service.environment), 0o600)
+    write_atomic(here / "run", container_script(release, service, final, part["image_id"], command), 0o755)
+    more = {"container_port": service.container_port, "commit": service.commit, "command": ""}
+    return {**part, **more, "secrets": list(service.secrets)}
+
+
 def _fetch(release: Release, scratch: Path, apt: _apt.Apt) -> dict[_apt.Package, tuple[Path, str]]:
     """The file of each package and its SHA-256; what they need is there too. Before anything that takes longer."""
     found: dict[_apt.Package, tuple[Path, str]] = {}
@@ -527,14 +590,27 @@ def secret_values(release: Path, service: str) -> list[str]:
 
 def run_script(release: Release, service: Service, directory: Path, commit: str) -> str:
     """PORT, SLOT and DEPLOYED_AT are known to the process manager only and come with its environment."""
-    lines = ["#!/bin/sh", "set -eu", f". {shlex.quote(str(directory / 'env'))}"]
+    lines = _environed(release, directory, commit)
     if service.artifact.python or service.artifact.wheel:
         venv_bin = shlex.quote(str(directory / "venv" / "bin"))
         lines.append(f"export PATH={venv_bin}:${{PATH:-/usr/local/bin:/usr/bin:/bin}}")
-    exports = {"DEPLOYED_VERSION": release.version, "DEPLOYED_COMMIT": commit, "RELEASE": release.id}
-    lines += [f"export {key}={shlex.quote(value)}" for key, value in exports.items()]
     lines += [f"cd {shlex.quote(str(directory / 'app'))}", f"exec {service.command}"]
     return "\n".join(lines) + "\n"
+
+
+def container_script(release: Release, service: Service, directory: Path, image_id: str, command: Sequence[str]) -> str:
+    """Its arguments are the name of the container and what else differs between slots."""
+    lines = _environed(release, directory, service.commit)
+    lines.append(f"export PORT={service.container_port}")
+    return "\n".join([*lines, *_container.script(command, [*service.environment, *RESERVED], image_id), ""])
+
+
+def _environed(release: Release, directory: Path, commit: str) -> list[str]:
+    exports = {"DEPLOYED_VERSION": release.version, "DEPLOYED_COMMIT": commit, "RELEASE": release.id}
+    return [
+        *("#!/bin/sh", "set -eu", f". {shlex.quote(str(directory / 'env'))}"),
+        *(f"export {key}={shlex.quote(value)}" for key, value in exports.items()),
+    ]
 
 
 def _write_below(app: Path, path: str, content: str, what: str) -> None:
@@ -766,6 +842,22 @@ def remove(home: Path, ids: Iterable[str], keep: Iterable[str] = (), check: bool
     except OSError as exc:
         raise RunbookError(f"cannot remove releases below {releases}: {exc}") from exc
     return there
+
+
+def prune(
+    home: Path, docker: Docker, prefix: str, ids: Sequence[str], keep: Iterable[str] = (), check: bool = False
+) -> dict[str, Any]:
+    """``remove`` and the names of images that only those releases had. Images first: what is cut off is done again."""
+    there = remove(home, ids, keep, check=True)
+    if check:
+        return {"changed": bool(there), "removed": there, "images_removed": []}
+    gone = _images.untag(docker, prefix, {tree.name: read_manifest(tree) for tree in trees(home)}, there)
+    removed = remove(home, ids, keep)
+    return {"changed": bool(removed), "removed": removed, "images_removed": gone}
+
+
+def trees(home: Path) -> list[Path]:
+    return [home / "releases" / name for name in _names(home / "releases")]
 
 
 def _temporary(label: str) -> str:

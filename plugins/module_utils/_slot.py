@@ -26,6 +26,8 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._connections imp
     holders,
     unit_of,
 )
+from ansible_collections.signalbox.runbook.plugins.module_utils._container import Contained, Containers, contained
+from ansible_collections.signalbox.runbook.plugins.module_utils._docker import Container
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._exclusive import split_states
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
@@ -91,6 +93,7 @@ class Manager(Protocol):
         stop_seconds: float,
         after: Sequence[str] = (),
         user: str = "",
+        always: bool = False,
     ) -> str: ...
 
 
@@ -108,6 +111,7 @@ class Service:
     start_seconds: float = 60.0
     stop_seconds: float = 10.0
     drain_seconds: float = 10.0
+    container: Optional[Contained] = None
 
 
 def service(raw: Mapping[str, Any]) -> Service:
@@ -123,7 +127,9 @@ def service(raw: Mapping[str, Any]) -> Service:
             limits[key] = float(raw[key])
             if not 0 <= limits[key] < float("inf"):
                 raise RunbookError(f"service {name}: {key} {raw[key]!r} must be a number of seconds, 0 or more")
-    return Service(name, port, probes(raw.get("probes") or (), port), **limits)
+    return Service(
+        name, port, probes(raw.get("probes") or (), port), **limits, container=contained(raw.get("container"))
+    )
 
 
 def probes(raws: Sequence[Mapping[str, Any]], port: int) -> tuple[Endpoint, ...]:
@@ -143,6 +149,11 @@ def services_from(raws: Sequence[Mapping[str, Any]]) -> list[Service]:
     return services
 
 
+def carrying(services: Sequence[Service], containers: Mapping[str, Optional[Contained]]) -> list[Service]:
+    """The services with the containers that they run in, where they run in one."""
+    return [replace(one, container=containers.get(one.name)) for one in services]
+
+
 def refuse_live(slot: str, live_slot: str, what: str) -> None:
     if live_slot == slot:
         raise RunbookError(f"{slot} takes the traffic, so it is not {what}; shift the traffic away first")
@@ -158,11 +169,11 @@ def refuse_other(slot: str, record: Optional[dict[str, Any]], release: Mapping[s
 
 def joined(wanted: Sequence[Service], held: Sequence[Service], only: Collection[str]) -> list[Service]:
     """What a slot runs once ``only`` have joined the services that it holds, where these really listen."""
-    ports = {one.name: one.port for one in held}
+    there = {one.name: one for one in held}
     return [
-        one if one.name in only else replace(one, port=ports[one.name])
+        one if one.name in only else replace(one, port=there[one.name].port, container=there[one.name].container)
         for one in wanted
-        if one.name in only or one.name in ports
+        if one.name in only or one.name in there
     ]
 
 
@@ -212,6 +223,7 @@ class Slot:
         established: Callable[[Collection[int]], int] = established,
         holders: Callable[[Collection[int]], list[Holder]] = holders,
         run: _apt.Run = _apt.run_bounded,
+        containers: Optional[Containers] = None,
     ) -> None:
         if name not in SLOTS:
             raise RunbookError(f"slot {name!r} must be one of {', '.join(SLOTS)}")
@@ -231,6 +243,7 @@ class Slot:
         self.established = established
         self.holders = holders
         self.run = run
+        self.containers = containers or Containers(str(home), application)
         self._log_starts: dict[str, Any] = {}
 
     # -- what it holds --------------------------------------------------------------------------------------------
@@ -241,6 +254,9 @@ class Slot:
 
     def _program(self, service: str) -> str:
         return f"{self.application}-{service}-{self.name}"
+
+    def _tree(self, release: str) -> Path:
+        return self.home / "releases" / release
 
     def _conf(self, service: str) -> Path:
         return self.conf_dir / f"{self._program(service)}{self.manager.suffix}"
@@ -349,6 +365,7 @@ class Slot:
         answers = with_service(self.ask([probe for _name, probe in asked]), [name for name, _probe in asked])
         try:
             answers += self._package_problems(described["release"])
+            answers += self._container_problems(services, states)
         except RunbookError as error:
             return {**described, **empty, "problem": str(error)}
         running, exclusive = split_states(raw_services, {name: state == "RUNNING" for name, state in states.items()})
@@ -370,14 +387,14 @@ class Slot:
     def stands(self, release: Mapping[str, Any], services: Sequence[Service]) -> Optional[Answers]:
         """The passed probes when the slot already runs just this, healthy; otherwise None."""
         record = self.record()
-        held = [(one.name, one.port) for one in self._recorded(record)]
-        if record is None or held != [(one.name, one.port) for one in services]:
+        held = [(one.name, one.port, one.container) for one in self._recorded(record)]
+        if record is None or held != [(one.name, one.port, one.container) for one in services]:
             return None
         if (record["release"], record["user"]) != (release["id"], self.user):
             return None
         if any(info["state"] != "RUNNING" for info in self._running(services).values()):
             return None
-        if self._package_problems(release["id"]):
+        if self._package_problems(release["id"]) or any(self.containers.problem(one.container) for one in services):
             return None
         asked = [(one.name, probe) for one in services for probe in one.probes]
         results = self.ask([probe for _name, probe in asked], interval_seconds=self.interval_seconds)
@@ -399,7 +416,8 @@ class Slot:
         """
         began = self.clock()
         refuse_live(self.name, live_slot, "started anew")
-        wanted = services_from(services)
+        manifest = read_manifest(self._tree(release["id"])) if _RELEASE.match(str(release.get("id") or "")) else None
+        wanted = carrying(services_from(services), self.containers.of(manifest, self.name))
         chosen = [one for one in wanted if not only or one.name in only]
         if only:
             wanted = joined(wanted, self._recorded(refuse_other(self.name, self.record(), release)), only)
@@ -411,6 +429,9 @@ class Slot:
             changed = standing is None
             return {"changed": changed, "answers": standing or [], "seconds": round(self.clock() - began, 3)}
         self._refuse_unstaged(release, chosen)
+        for one in chosen:
+            if one.container and manifest:
+                self.containers.require(one.container, manifest["services"][one.name], one.start_seconds)
         packages = {} if only else self._installable(release["id"])
         cut = self.stop(services, only=only)["connections_cut"]
         self._refuse_taken(chosen, packages)
@@ -432,9 +453,8 @@ class Slot:
     def prove(self, release: Mapping[str, Any], services: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """That the slot still runs just this release, every process and every probe; it changes nothing."""
         began = self.clock()
-        wanted = services_from(services)
-        record = self.record()
-        record = refuse_other(self.name, record, release)
+        record = refuse_other(self.name, self.record(), release)
+        wanted = carrying(services_from(services), {one.name: one.container for one in self._recorded(record)})
         wrong = self._package_problems(release["id"])
         if wrong:
             diagnosis = [{key: one[key] for key in ("name", "kind", "problem", "fix")} for one in wrong]
@@ -477,7 +497,7 @@ class Slot:
                 f"{self.conf_dir} is no directory: create it, and let {self.manager.name} read "
                 f"*{self.manager.suffix} files from it"
             )
-        tree = self.home / "releases" / release["id"]
+        tree = self._tree(release["id"])
         missing = [one.name for one in services if not (tree / one.name / "run").is_file()]
         if missing or not (tree / "manifest.json").is_file():
             what = f"has no service {', '.join(missing)}" if missing else "is not whole"
@@ -485,7 +505,7 @@ class Slot:
         refuse_changed(tree)
 
         if self.user:
-            self._refuse_user(release, [tree / one.name / "env" for one in services])
+            self._refuse_user(release, [tree / one.name / "env" for one in services if not one.container])
 
     def _refuse_user(self, release: Mapping[str, Any], private: Sequence[Path]) -> None:
         """The service reads its environment itself, so that must belong to the user it runs as."""
@@ -501,6 +521,17 @@ class Slot:
                     f"release {release['id']} was made for another user than {self.user} ({path}): deploy that version "
                     "again to make it anew"
                 )
+
+    def _container_problems(self, services: Sequence[Service], states: Mapping[str, str]) -> Answers:
+        """In what the containers differ from those that were started, as answers of probes that failed."""
+        found: Answers = []
+        for one in services:
+            problem = self.containers.problem(one.container, states[one.name] in ("STARTING", "RUNNING", "UNKNOWN"))
+            if problem and one.container:
+                name, fix = f"{one.name} container version", "Find out who changed it; a deploy starts it anew."
+                result = Result(name, one.container.name, False, "", "", 0, 1, problem, "container", fix, {})
+                found += with_service([result], [one.name])
+        return found
 
     # -- packages -------------------------------------------------------------------------------------------------
 
@@ -603,6 +634,7 @@ class Slot:
                 for key, value in asdict(one).items()
                 if key in ("name", "port", "stop_seconds", "drain_seconds")
             }
+            | ({"container": one.container._asdict()} if one.container else {})
             for one in services
         ]
         record = {
@@ -616,19 +648,24 @@ class Slot:
             "services": recorded,
         }
         write_json(self._record_path, record, 0o600)
+        first = self.containers.units() if any(one.container for one in services) else []
+        labels = {"application": self.application, "slot": self.name, "release": release["id"]}
         for number, one in enumerate(services):
             if one not in chosen:
                 continue
+            more = self.containers.arguments(one.container, one.port, one.stop_seconds, labels) if one.container else []
             tree = self.home / "releases" / release["id"] / one.name
             section = self.manager.render(
                 self._program(one.name),
-                ["/bin/sh", str(tree / "run")],
+                ["/bin/sh", str(tree / "run"), *more],
                 str(tree / "app") if (tree / "app").is_dir() else str(tree),
                 {"PORT": str(one.port), "SLOT": self.name, "DEPLOYED_AT": started_at},
                 str(self._log(one.name)),
                 one.stop_seconds,
-                [self._program(earlier.name) for earlier in services[:number]],
-                self.user,
+                [*first, *(self._program(earlier.name) for earlier in services[:number])],
+                "" if one.container else self.user,  # in its container it is whoever the image says
+                # Docker, when it is itself restarted, ends containers gracefully, which is no failure.
+                always=bool(one.container),
             )
             write_atomic(self._conf(one.name), f"{MARK} {self.home}\n{section}", self.manager.mode)
 
@@ -676,10 +713,12 @@ class Slot:
         deadline = self.clock() + limit
         while True:
             reason = self._ended(one, pids)
+            stuck = f"{self.manager.name} keeps it STARTING for {limit:g} s"
             if not reason and self._running([one])[one.name]["state"] == "RUNNING":
-                return
+                stuck = self.containers.problem(one.container)
+                if not stuck:
+                    return
             if reason or self.clock() >= deadline:
-                stuck = f"{self.manager.name} keeps it STARTING for {limit:g} s"
                 self._fail(one, release, pids, answers, reason or stuck)
             self.sleep(POLL_SECONDS)
 
@@ -697,7 +736,9 @@ class Slot:
             for answer in answers
             if answer["service"] == one.name and not answer["passed"]
         ]
-        others = [held for held in self.holders([one.port]) if held.pid not in pids.values() and not self._ours(held)]
+        inside = self.containers.seen(one.container)
+        others = [] if inside and inside.pid else self.holders([one.port])  # Docker would not have let it run
+        others = [held for held in others if held.pid not in pids.values() and not self._ours(held)]
         if reason and others:  # it came to the port first, after we had looked
             reason = f"{self._taken([one], self._packages(release['id']))[0]}, and {reason}"
         if reason:  # why nothing answers; what the probes saw follows from it
@@ -741,11 +782,14 @@ class Slot:
         if check_mode:
             return {"changed": self._holds(known), "connections_cut": 0, "log": {}}
         for one in reversed(known):
-            info = self.manager.info(self._program(one.name))
-            if info is None:
+            info, inside = self.manager.info(self._program(one.name)), self.containers.seen(one.container)
+            if info is None and inside is None:
                 continue
-            cut += self._drain(one) if info["pid"] else 0
-            self._end(one)
+            alive = bool(info and info["pid"])
+            cut += self._drain(one, inside) if alive or inside else 0
+            if info is not None:
+                self._end(one)
+            self.containers.remove(one.container, 0 if alive else one.stop_seconds)
             log[one.name] = self._tail(one.name, held)
             changed = True
         self._refuse_strays([one for one in known if changed or self._record_path.exists()])
@@ -805,11 +849,11 @@ class Slot:
             or any(self.manager.info(self._program(one.name)) for one in known)
         )
 
-    def _drain(self, one: Service) -> int:
+    def _drain(self, one: Service, inside: Optional[Container]) -> int:
         """Wait for the connections to end; how many are left when the time is over."""
         deadline = self.clock() + one.drain_seconds
         while True:
-            count = self.established([one.port])
+            count = self.containers.connections(inside, one, self.established)
             left = deadline - self.clock()
             if not count or left <= 0:
                 return count

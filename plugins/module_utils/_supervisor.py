@@ -203,6 +203,7 @@ class Supervisor:
         stop_seconds: float,
         after: Sequence[str] = (),
         user: str = "",
+        always: bool = False,  # it does so anyway
     ) -> str:
         return render_program(name, list(command), directory, environment, logfile, stop_seconds, len(after) + 1, user)
 

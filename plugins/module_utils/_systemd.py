@@ -261,8 +261,9 @@ class Systemd:
         stop_seconds: float,
         after: Sequence[str] = (),
         user: str = "",
+        always: bool = False,
     ) -> str:
-        return render_unit(name, command, directory, environment, stop_seconds, after, user)
+        return render_unit(name, command, directory, environment, stop_seconds, after, user, always)
 
 
 def render_unit(
@@ -273,8 +274,9 @@ def render_unit(
     stop_seconds: float,
     after: Sequence[str] = (),
     user: str = "",
+    always: bool = False,
 ) -> str:
-    """The unit of one service: it comes back after a crash and after a reboot, after those it depends on."""
+    """The unit of one service: it comes back after a crash (``always``: whatever its end) and after a reboot."""
     for one in (name, *after):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", one):
             raise RunbookError(f"unit name {one!r} must be letters, digits, dots, hyphens and underscores")
@@ -295,7 +297,7 @@ def render_unit(
         f"WorkingDirectory={_plain('directory', directory)}",
         *(f"Environment={_quoted(key, f'{key}={value}', dollar=False)}" for key, value in environment.items()),
         f"ExecStart={' '.join(_quoted('command', word) for word in command)}",
-        "Restart=on-failure",
+        f"Restart={'always' if always else 'on-failure'}",
         "RestartSec=2",
         "KillMode=mixed",
         # 0 would be for ever.

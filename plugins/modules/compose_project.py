@@ -418,7 +418,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._errors import R
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._model import texts
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
-from ansible_collections.signalbox.runbook.plugins.module_utils._release import manifests
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import manifests, prune
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, predicted
 
 SERVICE_OPTIONS = {
@@ -551,7 +551,7 @@ def staged(params: dict[str, Any], docker: Docker, check_mode: bool) -> dict[str
 def pruned(params: dict[str, Any], docker: Docker, check_mode: bool) -> dict[str, Any]:
     home = Path(params["home"])
     before = [release["id"] for release in manifests(home)[0]]
-    result = _compose.prune(docker, home, params["project"], params["remove"], params["keep"], check_mode)
+    result = prune(home, docker, params["project"], params["remove"], params["keep"], check_mode)
     after = [release_id for release_id in before if release_id not in result["removed"]]
     return {**result, "diff": {"before": {"releases": before}, "after": {"releases": after}}}
 

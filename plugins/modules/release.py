@@ -21,6 +21,8 @@ description:
   - A package of apt is downloaded from the repositories of the target, in just the version that is given, and kept in
     the release; M(signalbox.runbook.slot) installs it from there. What it depends on is downloaded into the cache of
     apt. The target must be Debian or a relative of it, and the task must run as root.
+  - An image is pulled, unless the target has one of that name. What the name means then is recorded and kept, so that a
+    tag that moves changes nothing; when it is gone, the very same is pulled by its digest.
   - Archives with absolute paths, C(..), links that lead out of the tree, or device files are refused before
     anything is written.
 attributes:
@@ -72,6 +74,20 @@ options:
       names a file that is gone.
     type: bool
     default: true
+  container_command:
+    description:
+      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
+        are containers.
+      - The environment of the service reaches the container through it, so V(sudo) is refused.
+    type: list
+    elements: str
+    default: [docker]
+  container_prefix:
+    description:
+      - Beginning of the names of our own, C(runbook/prefix-service:id), by which images stay on the target.
+      - Needed where a service has an image.
+    type: str
+    default: ""
   user:
     description:
       - User that the services run as, by default the one who makes the release. It owns what only it may read, which
@@ -90,9 +106,9 @@ options:
         required: true
       artifact:
         description: Exactly one of an archive, a Python installation (O(services[].artifact.python),
-          O(services[].artifact.wheel) or both), a git commit, or a package of apt.
+          O(services[].artifact.wheel) or both), a git commit, or a package of apt. Needed unless there is
+          O(services[].image).
         type: dict
-        required: true
         suboptions:
           archive:
             description: A tar archive (plain, gz, xz or bz2) on the controller.
@@ -145,9 +161,19 @@ options:
                 default: keep
       command:
         description: What the service runs, as sh words after C(exec). It sees E(PORT), E(SLOT),
-          E(DEPLOYED_VERSION), E(DEPLOYED_COMMIT), E(DEPLOYED_AT) and E(RELEASE).
+          E(DEPLOYED_VERSION), E(DEPLOYED_COMMIT), E(DEPLOYED_AT) and E(RELEASE). Needed unless there is
+          O(services[].image).
         type: str
-        required: true
+      image:
+        description:
+          - An image, in place of O(services[].artifact) and O(services[].command). O(version) is its tag, unless it has
+            a tag or a digest.
+          - The environment reaches the container through the command line, so variables that would change that are
+            refused, C(PATH), C(HOME) and those that begin with C(DOCKER_), C(CONTAINER_), C(LD_) or C(XDG_).
+        type: str
+      container_port:
+        description: The port that the image listens on, in the container. Needed with O(services[].image).
+        type: int
       environment:
         description: Environment variables of the service.
         type: dict
@@ -217,12 +243,26 @@ EXAMPLES = r"""
       - name: web
         artifact:
           apt: {package: shop-web, version: 2.4.3-1}
-        command: /usr/bin/shop-web --port $PORT
+          command: /usr/bin/shop-web --port $PORT
+
+- name: Stage an image
+  signalbox.runbook.release:
+    home: /srv/shop
+    fence: 15
+    id: 2.4.4-1f0b6d21
+    version: 2.4.4
+    container_prefix: shop
+    services:
+      - name: web
+        image: registry.example.com/shop/web
+        container_port: 8080
 """
 
 RETURN = r"""
 outcome:
-  description: Whether the release was V(present), or has been V(made) or V(rebuilt) (in check mode, would be).
+  description:
+    - Whether the release was V(present), or has been V(made) or V(rebuilt) (in check mode, would be).
+    - V(pulled), an image of it was gone.
   returned: success
   type: str
   sample: made
@@ -263,8 +303,10 @@ artifacts_needed:
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.signalbox.runbook.plugins.module_utils._container import CONTAINER_OPTIONS, engine
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, stage
 
@@ -285,15 +327,17 @@ ARTIFACT = {
 }
 SERVICE = {
     "name": {"type": "str", "required": True},
-    "artifact": {"type": "dict", "required": True, "options": ARTIFACT},
-    "command": {"type": "str", "required": True},
+    "artifact": {"type": "dict", "options": ARTIFACT},
+    "command": {"type": "str"},
+    "image": {"type": "str"},
+    "container_port": {"type": "int"},
     "environment": {"type": "dict", "default": {}},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "files": {"type": "dict", "default": {}, "no_log": True},
     "python_executable": {"type": "path"},
     "commit": {"type": "str"},
 }
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "home": {"type": "path", "required": True},
     "fence": {"type": "int", "required": True},
     "id": {"type": "str", "required": True},
@@ -303,6 +347,7 @@ ARGUMENTS = {
     "present": {"type": "bool", "default": False},
     "build_timeout_seconds": {"type": "float", "default": 600},
     "apt_update": {"type": "bool", "default": True},
+    **CONTAINER_OPTIONS,
     "user": {"type": "str", "default": ""},
     "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
 }
@@ -321,6 +366,7 @@ def main() -> None:
     if module.params["user"]:
         os.umask(0o022)  # another user has to get to its files
     try:
+        docker = engine(module.params["container_command"])
         with changing(home, module.params["fence"], check=module.check_mode):
             result = stage(
                 module.params,
@@ -329,6 +375,7 @@ def main() -> None:
                 build_timeout_seconds=module.params["build_timeout_seconds"],
                 user=module.params["user"],
                 apt_update=module.params["apt_update"],
+                docker=docker,
             )
     except RunbookError as exc:
         module.fail_json(msg=str(exc), **exc.details)

@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - Removes the named releases below O(home). Each disappears by one rename before its files are deleted.
   - Lets the links C(current) and C(previous) name the releases in O(links) first, each by one rename.
+  - Images that were pulled for them go with them, unless another release here needs them.
   - Only releases with a readable manifest are removed. Anything else is not ours and makes the task fail before
     anything is removed.
 attributes:
@@ -41,6 +42,18 @@ options:
     type: list
     elements: str
     default: []
+  container_command:
+    description:
+      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
+        are containers.
+      - The environment of the service reaches the container through it, so V(sudo) is refused.
+    type: list
+    elements: str
+    default: [docker]
+  container_prefix:
+    description: Beginning of the names of our own by which images stay on the target. Needed where there are images.
+    type: str
+    default: ""
   links:
     description:
       - The releases that links below O(home) are to lead to. A link that is not named here is left alone.
@@ -76,6 +89,12 @@ removed:
   type: list
   elements: str
   sample: [2.3.0-77aa01c4]
+images_removed:
+  description: Names of images that were removed, with the image where it was its last one.
+  returned: success
+  type: list
+  elements: str
+  sample: ["runbook/shop-web:2.3.0-77aa01c4"]
 """
 
 from pathlib import Path
@@ -83,15 +102,17 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
+from ansible_collections.signalbox.runbook.plugins.module_utils._container import CONTAINER_OPTIONS, engine
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._links import read_links, set_links
-from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, manifests, remove
+from ansible_collections.signalbox.runbook.plugins.module_utils._release import changing, manifests, prune
 
 ARGUMENTS: dict[str, Any] = {
     "home": {"type": "path", "required": True},
     "fence": {"type": "int", "required": True},
     "remove": {"type": "list", "elements": "str", "required": True},
     "keep": {"type": "list", "elements": "str", "default": []},
+    **CONTAINER_OPTIONS,
     "links": {
         "type": "dict",
         "options": {"current": {"type": "str", "required": True}, "previous": {"type": "str", "default": ""}},
@@ -103,19 +124,20 @@ REQUIRED_IF: list[Any] = []
 def answer(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     home, wanted = Path(params["home"]), params["links"] or {}
     try:
+        docker = engine(params["container_command"])
         with changing(home, params["fence"], check=check_mode):
             before = [release["id"] for release in manifests(home)[0]]
             links = read_links(home) if wanted else {}
             linked = set_links(home, wanted, check=check_mode)
-            removed = remove(home, params["remove"], params["keep"], check=check_mode)
+            pruned = prune(home, docker, params["container_prefix"], params["remove"], params["keep"], check_mode)
     except RunbookError as error:
         return refusal(str(error), **error.details)
     except OSError as error:
         return refusal(f"cannot change {error.filename}: {error.strerror}")
-    after = [release_id for release_id in before if release_id not in removed]
+    after = [release_id for release_id in before if release_id not in pruned["removed"]]
     return {
-        "changed": bool(removed) or linked,
-        "removed": removed,
+        **pruned,
+        "changed": pruned["changed"] or linked,
         "diff": {"before": {"releases": before, **links}, "after": {"releases": after, **wanted}},
     }
 

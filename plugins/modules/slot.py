@@ -16,6 +16,8 @@ description:
   - The services are started in the given order; each must pass its probes before the next one is started, and its
     process must not have ended or been restarted meanwhile. The waiting ends as soon as the process does.
   - Nothing is done when the slot already runs this release on these ports and every probe passes.
+  - A service with an image is a container that the process manager runs in the foreground, of just the image of the
+    release. One that was left behind, because its command line was killed, is removed.
   - The packages of a release (O(signalbox.runbook.release#module:services[].artifact.apt)) are installed first,
     from the files of the release, unless they are, and held.
   - After a failure the slot is left as it is, to be looked at; stop it with O(state=stopped).
@@ -90,7 +92,9 @@ options:
         type: str
         required: true
       port:
-        description: The port of the service in this slot; its command finds it in the variable E(PORT).
+        description:
+          - The port of the service in this slot; its command finds it in the variable E(PORT).
+          - The port of a container is published there.
         type: int
         required: true
       start_seconds:
@@ -206,9 +210,27 @@ options:
     description: Seconds that a process must have run without a restart to count as running. For O(manager=systemd).
     type: float
     default: 3
+  container_command:
+    description:
+      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
+        are containers.
+      - The environment of the service reaches the container through it, so V(sudo) is refused.
+    type: list
+    elements: str
+    default: [docker]
+  container_prefix:
+    description: Beginning of the names of containers, which go on with C(-service-slot). By default O(application).
+    type: str
+    default: ""
+  container_addresses:
+    description: IP addresses of the target on which the ports of containers are published, besides 127.0.0.1.
+    type: list
+    elements: str
+    default: []
   user:
     description:
-      - User that runs the services, by default that of the process manager.
+      - User that runs the services, by default that of the process manager. That one runs the command line of
+        containers, too.
       - The release must have been made for this user.
     type: str
     default: ""
@@ -319,6 +341,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
 from ansible_collections.signalbox.runbook.plugins.module_utils._apt import keeping_open
+from ansible_collections.signalbox.runbook.plugins.module_utils._container import CONTAINER_OPTIONS, Containers, engine
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._managers import (
@@ -355,6 +378,8 @@ ARGUMENTS: dict[str, Any] = {
     "services": {"type": "list", "elements": "dict", "options": SERVICE_OPTIONS},
     "only": {"type": "list", "elements": "str", "default": []},
     **MANAGER_OPTIONS,
+    **CONTAINER_OPTIONS,
+    "container_addresses": {"type": "list", "elements": "str", "default": []},
     "user": {"type": "str", "default": ""},
     "interval_seconds": {"type": "float", "default": 0.2},
     "wait_seconds": {"type": "float", "default": 60},
@@ -394,6 +419,12 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         conf_dir_of(params),
         user=params["user"],
         interval_seconds=params["interval_seconds"],
+        containers=Containers(
+            str(home),
+            params["container_prefix"] or params["application"],
+            engine(params["container_command"]),
+            params["container_addresses"],
+        ),
     )
     if check_mode:
         if params["fence"] < read_fence(home):
@@ -403,6 +434,7 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         return change(slot, params, check_mode)
     with fenced(home, params["fence"], params["wait_seconds"]) as lock:
         slot.run = keeping_open([lock])
+        slot.containers.docker.keep_open = (lock,)
         return change(slot, params, check_mode)
 
 

@@ -52,6 +52,14 @@ options:
     description: Seconds that a process must have run without a restart to count as running. For O(manager=systemd).
     type: float
     default: 3
+  container_command:
+    description:
+      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
+        are containers.
+      - The environment of the service reaches the container through it, so V(sudo) is refused.
+    type: list
+    elements: str
+    default: [docker]
   services:
     description: The services whose probes are asked, in every slot in which their process is C(RUNNING).
     type: list
@@ -241,6 +249,8 @@ slots:
             - Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
             - A failed one of the kind C(package) for each package of apt that is not the one of the release, or that is
               not held.
+            - A failed one of the kind C(container) for each container that is not the one that was started, or runs
+              although what started it has ended.
           type: list
           elements: dict
           returned: success
@@ -295,6 +305,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._answer import give, refusal
+from ansible_collections.signalbox.runbook.plugins.module_utils._container import COMMAND_OPTION, Containers, engine
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import read_fence
 from ansible_collections.signalbox.runbook.plugins.module_utils._links import read_links
@@ -321,6 +332,7 @@ ARGUMENTS: dict[str, Any] = {
     "home": {"type": "path", "required": True},
     "application": {"type": "str", "required": True},
     **MANAGER_OPTIONS,
+    "container_command": COMMAND_OPTION,
     "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
     "log_lines": {"type": "int", "default": 0},
     "links": {"type": "bool", "default": False},
@@ -340,12 +352,16 @@ def tell(params: dict[str, Any]) -> dict[str, Any]:
     manager, conf_dir = manager_of(params), conf_dir_of(params)
     state = manager_state(manager, conf_dir)
     answering = bool(state["version"])
-    slots = {name: Slot(home, params["application"], name, manager, conf_dir) for name in SLOTS}
+    containers = Containers(str(home), params["application"], engine(params["container_command"]))
+    slots = {name: Slot(home, params["application"], name, manager, conf_dir, containers=containers) for name in SLOTS}
     names = [one["name"] for one in params["services"]]
     if state["ok"]:
         problem = next(filter(None, (slot.refused(names) for slot in slots.values())), "")
         state.update(ok=not problem, problem=problem)
     told = {name: slot.survey(params["services"], answering, params["log_lines"]) for name, slot in slots.items()}
+    if state["ok"]:
+        problem = next(filter(None, (one["problem"] for one in told.values())), "")
+        state.update(ok=not problem, problem=problem)
     releases, foreign = manifests(home)
     disk = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists()))
     return {

@@ -70,6 +70,14 @@ runtime_compose_variables:
 """
 
 
+# The same images as services of supervisor, without Compose.
+CONTAINERS = """\
+runtime_host_supervisor_socket: "{{ local_lab.supervisor_sockets[inventory_hostname] }}"
+runtime_host_supervisor_conf_dir: "{{ app_home }}/supervisor.d"
+runtime_host_container_prefix: "PROJECT-{{ inventory_hostname }}"
+"""
+
+
 class Forwarder:
     """Passes connections on from the address that containers reach to one of the loopback."""
 
@@ -101,17 +109,20 @@ class Forwarder:
 
 
 class ComposeSite(Site):
+    runtime, targets, compose = "compose", TARGETS, FILES
+
     def __init__(self, lab: local.Lab, directory: Path, name: str, gateway: str) -> None:
         super().__init__(lab, directory)
         self.project = f"{PREFIX}-{name}"
         self.image = f"{PREFIX}-{name}-app"
         model = MODEL.replace("IMAGE", self.image).replace("GATEWAY", gateway)
+        model = model.replace("app_runtime: compose", f"app_runtime: {self.runtime}")
         (self.inventory / "group_vars" / "all.yml").write_text(model, encoding="utf-8")
-        targets = TARGETS.replace("PROJECT", self.project)
+        targets = self.targets.replace("PROJECT", self.project)
         (self.inventory / "group_vars" / "targets.yml").write_text(targets, encoding="utf-8")
         self.files = directory / "compose"  # not in the inventory, of which Ansible takes every file for a part
         self.files.mkdir()
-        for file, text in FILES.items():
+        for file, text in self.compose.items():
             (self.files / file).write_text(text, encoding="utf-8")
 
     def release(self, version: str, **faults: Any) -> Path:
@@ -138,12 +149,21 @@ class ComposeSite(Site):
         return set(names.split())
 
 
-def make_site(directory: Path, name: str, targets: int, router: str = "nginx") -> Iterator[ComposeSite]:
+class ContainerSite(ComposeSite):
+    runtime, targets, compose = "host", CONTAINERS, {}
+
+    def container(self, target: str, slot: str) -> str:
+        return f"{self.project}-{target}-backend-{slot}"
+
+
+def make_site(
+    directory: Path, name: str, targets: int, router: str = "nginx", kind: type[ComposeSite] = ComposeSite
+) -> Iterator[ComposeSite]:
     subnet = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}")
     gateway = str(ipaddress.ip_network(subnet)[1])  # this machine, as containers of any network reach it
     with local.Lab(directory / "lab", targets=targets, router=router) as lab:
         forwarders = [Forwarder(gateway, lab.ports[part]) for part in ("database", "redis")]
-        site = ComposeSite(lab, directory, name, gateway)
+        site = kind(lab, directory, name, gateway)
         try:
             yield site
         finally:

@@ -19,8 +19,9 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / part) for part in ("lab", "apps", "chaos", "compose", "nodes", "kubernetes")]
 
 import engine
+from chaos import wait_for
 from cluster import kubeconfig
-from compose_site import ComposeSite, make_site
+from compose_site import ComposeSite, ContainerSite, make_site
 from kubernetes_site import Site as KubernetesSite
 from package_site import PackageSite
 
@@ -87,7 +88,8 @@ def restart_supervisor(site: Site) -> None:
     """The supervisord of a target with all it runs, and the router."""
     platform = local.supervisor(site.lab._socket("platform"))
     for name in (site.lab.names[0], "router"):
-        platform.stopProcess(name)
+        platform.stopProcess(name, False)  # it ends when all that it runs has ended
+        wait_for(f"the end of {name}", lambda name=name: platform.getProcessInfo(name)["pid"] == 0, every=0.2)
         platform.startProcess(name)
     site.lab._wait_ready()
 
@@ -123,15 +125,17 @@ def boot(site: NodeSite) -> None:
 # -- projects of Docker Compose ---------------------------------------------------------------------------------
 
 
-def composed(router: str) -> Callable[[Path], contextlib.AbstractContextManager[ComposeSite]]:
+def composed(
+    router: str, kind: type[ComposeSite] = ComposeSite
+) -> Callable[[Path], contextlib.AbstractContextManager[ComposeSite]]:
     @contextlib.contextmanager
     def make(directory: Path) -> Iterator[ComposeSite]:
         problem = engine.why_not()
         if problem:
             pytest.skip(problem)
         try:
-            with contextlib.contextmanager(make_site)(directory, f"conf-{router}", 2, router) as site:
-                if router == "nginx":
+            with contextlib.contextmanager(make_site)(directory, f"conf-{router}", 2, router, kind) as site:
+                if router == "nginx" and kind is ComposeSite:
                     put_nginx_in_a_container(site)
                 yield site
         finally:
@@ -277,6 +281,7 @@ BACKENDS = [
     Backend("compose-nginx", composed("nginx"), restart_containers, NO_IMAGE, **COMPOSE, **NEW_CONNECTIONS),
     Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, **COMPOSE),
     Backend("mixed-haproxy", mixed, restart_both, NO_FILE, **{**COMPOSE, "code": image_and_archive}),
+    Backend("container-nginx", composed("nginx", ContainerSite), restart_supervisor, NO_IMAGE, **COMPOSE),
     Backend("kubernetes-service", cluster, delete_pods, NO_PULL, strategies=("blue_green",), **KUBERNETES),
     Backend("kubernetes-canary", canaries, delete_pods, NO_PULL, strategies=("canary",), **KUBERNETES),
 ]

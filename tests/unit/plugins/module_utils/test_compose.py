@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.signalbox.runbook.plugins.module_utils import _compose
+from ansible_collections.signalbox.runbook.plugins.module_utils import _compose, _docker, _images
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import Docker
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import Service
@@ -30,7 +30,7 @@ DIGEST = "@sha256:" + "5f" * 32
     ],
 )
 def test_the_version_is_the_tag_of_an_image_that_has_none(image, completed):
-    assert _compose.reference(image, "1.3.0") == completed
+    assert _images.reference(image, "1.3.0") == completed
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_the_version_is_the_tag_of_an_image_that_has_none(image, completed):
 )
 def test_what_is_no_image_is_named(image):
     with pytest.raises(RunbookError, match=r"app_services\[1\]\.image .* is no image reference"):
-        _compose.reference(image, "1.3.0", "app_services[1].image")
+        _images.reference(image, "1.3.0", "app_services[1].image")
 
 
 def test_a_version_that_can_not_be_a_tag():
-    assert _compose.reference("a:1", "1+build") == "a:1"
+    assert _images.reference("a:1", "1+build") == "a:1"
     with pytest.raises(RunbookError, match="give the tag"):
-        _compose.reference("a", "1+build")
+        _images.reference("a", "1+build")
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_text_that_looks_like_ours_stays_text():
     ],
 )
 def test_ports_are_published_where_the_probes_ask_and_where_the_routers_come(given, found):
-    assert _compose.listening(given) == found
+    assert _docker.listening(given) == found
 
 
 def test_a_name_is_no_address():
     with pytest.raises(RunbookError, match=r"'web1' is no IP address.*runtime_compose_addresses"):
-        _compose.listening(["web1"])
+        _docker.listening(["web1"])
 
 
 WANTED = [{"name": "api", "environment": {"MODE": "x"}, "secrets": {"TOKEN": "t"}}]
@@ -236,4 +236,4 @@ def test_names():
         _compose.ComposeSlot("/h", "shop", "Shop", "blue", Docker())
     with pytest.raises(RunbookError, match="slot 'red' must be one of"):
         _compose.ComposeSlot("/h", "shop", "shop", "red", Docker())
-    assert _compose.kept_name("shop", "api", "1.0+x-ab") == "runbook/shop-api:1.0_x-ab"
+    assert _images.kept_name("shop", "api", "1.0+x-ab") == "runbook/shop-api:1.0_x-ab"

@@ -153,7 +153,10 @@ BAD = {
         svc(1, "command", ...),
         [f"{S1}.command: is missing; give Shell words that start the service in the foreground"],
     ),
-    "missing artifact": (svc(1, "artifact", ...), [f"{S1}.artifact: is missing; give The code"]),
+    "missing artifact": (
+        svc(1, "artifact", ...),
+        [f"{S1}.artifact: is missing; give The code, or an image in its place"],
+    ),
     "missing green port": (
         svc(0, "ports", {"blue": 3001}),
         [f"{S0}.ports.green: is missing; give Port in the green slot, 1 to 65535"],
@@ -863,8 +866,55 @@ def test_bad_input_of_images(one, sentences):
     assert problems(composed(one)) == sentences
 
 
-def test_an_image_is_not_for_processes():
-    assert problems(changed(svc(1, "image", "x"))) == [f"{S1}.image: is not for the runtime host; remove it"]
+CONTAINED = (svc(1, "artifact", ...), svc(1, "command", ...), svc(1, "image", "shop/web"))
+
+
+@pytest.mark.parametrize(
+    ("more", "sentences"),
+    [
+        ((), []),
+        ((svc(1, "container_port", 80),), []),
+        (
+            (svc(1, "command", "serve"), svc(1, "files", {"a": "b"})),
+            [f"{S1}.{key}: is not for a service with an image; remove it" for key in ("command", "files")],
+        ),
+        (
+            (svc(1, "image", "shop/web:latest"),),
+            [f"{S1}.image: 'shop/web:latest' moves; name another tag, or a digest"],
+        ),
+        ((svc(1, "container_port", 0),), [f"{S1}.container_port: port 0 is not between 1 and 65535"]),
+        ((svc(0, "container_port", 80),), [f"{S0}.container_port: is not for the runtime host; remove it"]),
+        (
+            (svc(1, "environment", {"DOCKER_HOST": "x", "DOCKERS": "y"}), svc(1, "secrets", {"HOME": "hunter2"})),
+            [
+                f"{S1}: the variable {key} would change what runs the container; set it in the image"
+                for key in ("DOCKER_HOST", "HOME")
+            ],
+        ),
+    ],
+)
+def test_a_service_of_a_host_may_be_an_image(more, sentences):
+    found = problems(changed(*CONTAINED, *more))
+    assert len(found) == len(sentences)
+    assert all(one.startswith(sentence) for one, sentence in zip(found, sentences)), found
+
+
+def test_a_release_of_a_host_may_be_mixed():
+    model = _model.load(changed(*CONTAINED), SPECS, "deploy")[0]
+    made = _model.release_services(model["app_services"])
+    assert "artifact" in made[0] and made[1] == {
+        "name": "frontend",
+        "image": "shop/web",
+        "container_port": model["app_services"][1]["port"],
+        "environment": {},
+        "secrets": {},
+    }
+    assert _model.artifacts(model)["frontend"] == {"image": "shop/web"}
+    other = _model.load(changed(*CONTAINED, svc(1, "image", "shop/other")), SPECS, "deploy")[0]
+    assert _model.release_digest(model) != _model.release_digest(other)
+
+
+def test_a_command_is_needed_beside_an_artifact():
     assert problems(changed(svc(1, "command", ...))) == [
         f"{S1}.command: is missing; give Shell words that start the service in the foreground"
     ]

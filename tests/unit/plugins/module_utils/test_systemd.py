@@ -276,6 +276,10 @@ def test_the_unit_of_a_service():
     assert not any(line.startswith("User=") for line in unit())
 
 
+def test_a_unit_that_comes_back_whatever_its_end():
+    assert "Restart=always" in unit(always=True)
+
+
 def test_no_time_to_stop_is_not_for_ever():
     assert "TimeoutStopSec=1" in unit(stop_seconds=0)
 
