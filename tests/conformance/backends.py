@@ -17,9 +17,11 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / part) for part in ("lab", "apps", "chaos", "compose", "nodes", "kubernetes")]
 
+import docker_nodes
 import engine
 from cluster import kubeconfig
 from compose_site import ComposeSite, make_site
+from docker_site import NOWHERE, docker_site
 from kubernetes_site import Site as KubernetesSite
 from package_site import PackageSite
 
@@ -198,6 +200,19 @@ def restart_containers(site: ComposeSite) -> None:
         platform.startProcess("router")
 
 
+@contextlib.contextmanager
+def docker_hosts(directory: Path) -> Iterator[NodeSite]:
+    """Each target is a host with its own Docker Engine; images come by digest from a registry."""
+    problem = docker_nodes.why_not()
+    if problem:
+        pytest.skip(problem)
+    try:
+        with docker_site(directory) as site:
+            yield site
+    finally:
+        engine.remove_ours()
+
+
 # -- Kubernetes -------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +243,10 @@ def image(recorded: dict[str, Any]) -> bool:
     return bool(recorded["image"])
 
 
+def by_digest(recorded: dict[str, Any]) -> bool:
+    return "@sha256:" in recorded["image"]
+
+
 def package(recorded: dict[str, Any]) -> bool:
     return bool(recorded["apt"]["version"])
 
@@ -247,6 +266,7 @@ BACKENDS = [
     Backend("apt-nginx", packaged, boot, "demo 9.9.9-1", True, package, strategies=("rolling",), **NEW_CONNECTIONS),
     Backend("compose-nginx", composed("nginx"), restart_containers, NO_IMAGE, **COMPOSE, **NEW_CONNECTIONS),
     Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, **COMPOSE),
+    Backend("docker-hosts-haproxy", docker_hosts, boot, NOWHERE, code=by_digest, requests=150),
     Backend("kubernetes-service", cluster, delete_pods, NO_PULL, strategies=("blue_green",), **KUBERNETES),
     Backend("kubernetes-canary", canaries, delete_pods, NO_PULL, strategies=("canary",), **KUBERNETES),
 ]
