@@ -290,7 +290,12 @@ def stage(
         raise RunbookError(f"cannot make the release {release.id}: {error}") from error
     images = {name: f"{part['reference']} {part['image_id'][:19]}" for name, part in manifest["services"].items()}
     outcome = {"whole": "pulled" if missing else "present", "absent": "made", "damaged": "rebuilt"}[before]
-    return {"changed": changed, "outcome": outcome, "path": str(final), "images": images, "before": before}
+    same = {
+        f"the image {part['reference']} of {name}": [*(d.rpartition("@")[2] for d in part["digests"]), part["image_id"]]
+        for name, part in manifest["services"].items()
+    }
+    result = {"changed": changed, "outcome": outcome, "path": str(final), "images": images, "same": same}
+    return {**result, "before": before}
 
 
 def kept_name(project: str, service: str, release: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("lab", "apps", "nodes")]
 
 import images
 from docker_nodes import PORT, DockerNodes
