@@ -294,8 +294,8 @@ def stage(
         f"the image {part['reference']} of {name}": [*(d.rpartition("@")[2] for d in part["digests"]), part["image_id"]]
         for name, part in manifest["services"].items()
     }
-    result = {"changed": changed, "outcome": outcome, "path": str(final), "images": images, "same": same}
-    return {**result, "before": before}
+    made = {"images": images, "same": same}
+    return {"changed": changed, "outcome": outcome, "path": str(final), **made, "before": before}
 
 
 def kept_name(project: str, service: str, release: str) -> str:

@@ -44,6 +44,7 @@ class DockerSite(NodeSite):
         service.update(
             image=f"{{{{ test_image | default('{REPOSITORY}@' ~ ({digest})) }}}}",
             container_port=8080,
+            environment={"PYTHONUNBUFFERED": "1", "USER": "demo"},  # the image has no accounts
             start_seconds="{{ test_start_seconds | default(40) }}",
         )
         everywhere["app_runtime"] = "compose"

@@ -51,7 +51,6 @@ APP_FILE = """\
 FROM {base}
 COPY app /app
 WORKDIR /app
-ENV USER=demo
 CMD ["sh", "-c", "exec python3 server.py {options}--port ${{PORT:-8080}}"]
 """
 
