@@ -264,7 +264,8 @@ def stage(
         raise RunbookError(f"cannot make the release {release.id}: {error}") from error
     images = {name: f"{part['reference']} {part['image_id'][:19]}" for name, part in manifest["services"].items()}
     outcome = {"whole": "pulled" if missing else "present", "absent": "made", "damaged": "rebuilt"}[before]
-    return {"changed": changed, "outcome": outcome, "path": str(final), "images": images, "before": before}
+    made = {"images": images, "same": _images.same(manifest)}
+    return {"changed": changed, "outcome": outcome, "path": str(final), **made, "before": before}
 
 
 def _fill(

@@ -77,7 +77,26 @@ def votes(step: Mapping[str, Any], outcomes: Mapping[str, Optional[Outcome]]) ->
                 against[host] = _message(result)
             else:
                 against[host] = ""
+    if not any(against.values()):
+        problem = _difference({host: (outcomes[host] or {}).get("result") or {} for host in against})
+        against = dict.fromkeys(against, problem)
     return against
+
+
+def _difference(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What hosts have to have the same and do not. A thing may have several names; one that all share is enough."""
+    told: dict[str, dict[str, Sequence[str]]] = {}
+    for host, result in results.items():
+        for what, names in (result.get("same") or {}).items():
+            told.setdefault(what, {})[host] = names
+    for what, names_of in told.items():
+        if not set.intersection(*map(set, names_of.values())):
+            hosts: dict[str, list[str]] = {}
+            for host, names in names_of.items():
+                hosts.setdefault(names[0], []).append(host)
+            which = ", but ".join(f"{name} on {', '.join(members)}" for name, members in hosts.items())
+            return f"{what} is {which}: one release must be the same everywhere, so name it by its digest"
+    return ""
 
 
 def _message(result: Mapping[str, Any]) -> str:

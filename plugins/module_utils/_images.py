@@ -50,10 +50,10 @@ def fetch_again(docker: Docker, part: Mapping[str, Any], seconds: float) -> None
     """Somebody removed an image of a release: the very same one is pulled by its digest, where it has one."""
     why = "it never had a digest of a registry"
     for digest in part["digests"]:
-        code, out, err = docker.attempt("pull", "--quiet", digest, seconds=seconds)
-        if code == 0 and docker.image(part["image_id"]) is not None:
+        why = pull_problem(docker, digest, seconds)
+        if not why and docker.image(part["image_id"]) is not None:
             return
-        why = docker.explain(err or out) if code else f"{digest} is another image now"
+        why = why or f"{digest} is another image now"
     raise RunbookError(
         f"the image {part['reference']} ({part['image_id'][:19]}) is no longer on this host and can't be had again "
         f"({why}): build or push it, and deploy that version under a new version number"
@@ -101,11 +101,11 @@ def obtain(docker: Docker, wanted: str, pull: str, service: str, seconds: float)
     here = docker.image(wanted) if pull != "always" else None
     pulled = False
     if here is None and pull != "never":
-        code, out, err = docker.attempt("pull", "--quiet", wanted, seconds=seconds)
-        if code != 0:
+        why = pull_problem(docker, wanted, seconds)
+        if why:
             raise RunbookError(
-                f"the image {wanted} of {service} can't be pulled: {docker.explain(err or out)}. Look whether it was "
-                "pushed, whether the registry answers, and whether this host is logged in there (docker login)"
+                f"the image {wanted} of {service} can't be pulled: {why}. Look whether it was pushed, whether the "
+                "registry answers, and whether this host is logged in there (docker login)"
             )
         here, pulled = docker.image(wanted), True
     if here is None:
@@ -114,6 +114,23 @@ def obtain(docker: Docker, wanted: str, pull: str, service: str, seconds: float)
             "to missing"
         )
     return here.id, here.digests, pulled
+
+
+def pull_problem(docker: Docker, reference: str, seconds: float) -> str:
+    """Pull an image; why it can't be pulled, empty when it was. A registry may stop to answer in the middle."""
+    try:
+        code, out, err = docker.attempt("pull", "--quiet", reference, seconds=seconds)
+    except RunbookError as error:
+        return str(error)
+    return docker.explain(err or out) if code else ""
+
+
+def same(manifest: Manifest) -> dict[str, list[str]]:
+    """Each image with all names of what it is: targets of one release have one in common, or it is not one release."""
+    return {
+        f"the image {part['reference']} of {name}": [*(d.rpartition("@")[2] for d in part["digests"]), part["image_id"]]
+        for name, part in parts(manifest).items()
+    }
 
 
 def untag(docker: Docker, project: str, manifests: Mapping[str, Manifest], going: Collection[str]) -> list[str]:

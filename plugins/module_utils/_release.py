@@ -317,6 +317,7 @@ def stage(
         missing = _images.missing(docker, old)
         outcome = {"whole": "pulled" if missing else "present", "absent": "made", "damaged": "rebuilt"}[before]
         size: Optional[int] = None
+        manifest: dict[str, Any] = {}
         if not check:
             sweep(releases)
             for part in missing:
@@ -357,6 +358,7 @@ def stage(
         "bytes": size,
         "commits": commits,
         "before": before,
+        "same": _images.same(None if check else manifest),
     }
 
 

@@ -359,6 +359,12 @@ images:
   type: dict
   returned: for O(state=staged)
   sample: {api: "shop-api:1.5.0 sha256:6c0ef57e712f"}
+same:
+  description:
+    - The digests and the id of each of these images.
+    - Targets of one release must have one of them in common, otherwise nothing is started.
+  type: dict
+  returned: for O(state=staged)
 answers:
   description: Results of the probes as of M(signalbox.runbook.probe_info), each with its C(service).
   type: list

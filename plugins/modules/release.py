@@ -266,6 +266,13 @@ outcome:
   returned: success
   type: str
   sample: made
+same:
+  description:
+    - The digests and the id of each image of the release.
+    - Targets of one release must have one of them in common, otherwise nothing is started.
+  returned: success
+  type: dict
+  sample: {}
 path:
   description: Directory of the release.
   returned: success

@@ -18,10 +18,12 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / part) for part in ("lab", "apps", "chaos", "compose", "nodes", "kubernetes")]
 
+import docker_nodes
 import engine
 from chaos import wait_for
 from cluster import kubeconfig
 from compose_site import ComposeSite, ContainerSite, make_site
+from docker_site import NOWHERE, docker_site
 from kubernetes_site import Site as KubernetesSite
 from package_site import PackageSite
 
@@ -227,6 +229,19 @@ def restart_containers(site: ComposeSite) -> None:
         platform.startProcess("router")
 
 
+@contextlib.contextmanager
+def docker_hosts(directory: Path) -> Iterator[NodeSite]:
+    """Each target is a host with its own Docker Engine; images come by digest from a registry."""
+    problem = docker_nodes.why_not()
+    if problem:
+        pytest.skip(problem)
+    try:
+        with docker_site(directory) as site:
+            yield site
+    finally:
+        engine.remove_ours()
+
+
 # -- Kubernetes -------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +276,10 @@ def image_and_archive(recorded: dict[str, Any]) -> bool:
     return image(recorded) and archive(recorded)
 
 
+def by_digest(recorded: dict[str, Any]) -> bool:
+    return "@sha256:" in recorded["image"]
+
+
 def package(recorded: dict[str, Any]) -> bool:
     return bool(recorded["apt"]["version"])
 
@@ -282,6 +301,7 @@ BACKENDS = [
     Backend("compose-haproxy", composed("haproxy"), restart_containers, NO_IMAGE, **COMPOSE),
     Backend("mixed-haproxy", mixed, restart_both, NO_FILE, **{**COMPOSE, "code": image_and_archive}),
     Backend("container-nginx", composed("nginx", ContainerSite), restart_supervisor, NO_IMAGE, **COMPOSE),
+    Backend("docker-hosts-haproxy", docker_hosts, boot, NOWHERE, code=by_digest, requests=150),
     Backend("kubernetes-service", cluster, delete_pods, NO_PULL, strategies=("blue_green",), **KUBERNETES),
     Backend("kubernetes-canary", canaries, delete_pods, NO_PULL, strategies=("canary",), **KUBERNETES),
 ]

@@ -40,21 +40,7 @@ fi
 if ! docker info >/dev/null 2>&1; then
     # In a container without CAP_SYS_RESOURCE a negative oom_score_adj can't be set, and runc gives up on it.
     wrapper=/usr/local/sbin/runc-any-oom-score
-    cat >"$wrapper" <<'PY'
-#!/usr/bin/env python3
-import json, os, sys
-words = sys.argv[1:]
-bundles = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("--bundle", "-b")]
-for path in (os.path.join(bundle, "config.json") for bundle in bundles):
-    with open(path) as stream:
-        config = json.load(stream)
-    if config["process"].get("oomScoreAdj", 0) < 0:
-        config["process"]["oomScoreAdj"] = 0
-        with open(path, "w") as stream:
-            json.dump(config, stream)
-os.execvp("runc", ["runc", *words])
-PY
-    chmod +x "$wrapper"
+    install -m 0755 "$(dirname "$0")/runc-any-oom-score" "$wrapper"
     pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid # of an engine that was killed: its number may be another's now
     setsid dockerd --add-runtime "any-oom-score=$wrapper" --default-runtime any-oom-score \
         </dev/null >/var/log/dockerd.log 2>&1 &

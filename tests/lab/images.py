@@ -51,7 +51,7 @@ APP_FILE = """\
 FROM {base}
 COPY app /app
 WORKDIR /app
-CMD ["sh", "-c", "exec python3 server.py --host 0.0.0.0 --port ${{PORT:-8080}}"]
+CMD ["sh", "-c", "exec python3 server.py {options}--port ${{PORT:-8080}}"]
 """
 
 
@@ -99,16 +99,19 @@ def mirror() -> str:
     return found.splitlines()[0]
 
 
-def build(version: str, faults: Mapping[str, Any] | None = None, name: str = "demo-app", tag: str = "") -> str:
+def build(
+    version: str, faults: Mapping[str, Any] | None = None, name: str = "demo-app", tag: str = "", source: Path = app.APP
+) -> str:
     """Build ``name:version`` and return its id. The version must be one that an image tag can be."""
     with tempfile.TemporaryDirectory() as scratch:
-        archive, _digest = app.build(version, faults or {}, Path(scratch))
+        archive, _digest = app.build(version, faults or {}, Path(scratch), source)
         context = io.BytesIO()
         with tarfile.open(archive) as packed, tarfile.open(fileobj=context, mode="w") as out:
             for member in packed:
                 member.name = f"app/{member.name}"
                 out.addfile(member, packed.extractfile(member))
-            add(out, "Dockerfile", APP_FILE.format(base=base()).encode())
+            options = "--host 0.0.0.0 " if source == app.APP else ""
+            add(out, "Dockerfile", APP_FILE.format(base=base(), options=options).encode())
         reference = f"{name}:{tag or version}"
         run("docker", "build", "--quiet", "--tag", reference, "-", input=context.getvalue())
     return run("docker", "image", "inspect", "--format", "{{.Id}}", reference)

@@ -212,18 +212,33 @@ class Nodes:
     def container(self, host: str) -> str:
         return f"{self.network}-{host}"
 
+    # What another kind of nodes has differently
+
+    def why_not(self) -> str:
+        return why_not()
+
+    def _make_images(self) -> None:
+        if not image_exists():
+            make_image()
+
+    def _image(self, host: str) -> str:
+        return image_name()
+
+    def _options(self, host: str) -> list[str]:
+        """Of docker create."""
+        return [*BOOT, *(["-p", f"127.0.0.1:{self.front_port}:80"] if host == self.router else [])]
+
     # Up and down
 
     def up(self) -> None:
         """Make every node anew and wait until each has booted and lets Ansible in."""
-        problem = why_not()
+        problem = self.why_not()
         if problem:
             raise LabError(problem)
         remove_leftovers()
         self.down()
         self.root.mkdir(parents=True, exist_ok=True)
-        if not image_exists():
-            make_image()
+        self._make_images()
         self._make_keys()
         self._make_network()
         self.front_port = next(port for port in range(28000, 32000) if is_free(port))
@@ -299,10 +314,9 @@ class Nodes:
             )
 
     def _create(self, host: str) -> None:
-        published = ["-p", f"127.0.0.1:{self.front_port}:80"] if host == self.router else []
         place = ["--name", self.container(host), "--hostname", host, "--network", self.network]
-        place += ["--ip", self.addresses[host], *published]
-        docker("create", *place, *self._labels(), *BOOT, image_name())
+        place += ["--ip", self.addresses[host]]
+        docker("create", *place, *self._labels(), *self._options(host), self._image(host))
         self.put(host, "/etc/ssh/ssh_host_ed25519_key", (self.root / host).read_text(encoding="ascii"), 0o600)
         self.put(host, "/home/deploy/.ssh/authorized_keys", (self.root / "key.pub").read_text(encoding="ascii"))
         known = "".join(

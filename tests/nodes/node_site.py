@@ -26,6 +26,13 @@ class NodeSite(Site):
         self._write_variables()
 
     def _write_variables(self) -> None:
+        for group, variables in self.groups().items():
+            path = self.inventory / "group_vars" / f"{group}.yml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(variables, indent=1), encoding="utf-8")
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """The variables of each group of the inventory."""
         service = {
             "name": "backend",
             "port": nodes.PORTS["blue"],
@@ -62,10 +69,7 @@ class NodeSite(Site):
             "runtime_host_links": True,
         }
         routers = {"router_nginx_pid_path": "/run/nginx.pid"} if self.lab.routing == "nginx" else {}
-        for group, variables in (("all", everywhere), ("targets", targets), ("routers", routers)):
-            path = self.inventory / "group_vars" / f"{group}.yml"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(variables, indent=1), encoding="utf-8")
+        return {"all": everywhere, "targets": targets, "routers": routers}
 
     def release(self, version: str, **faults: Any) -> Path:
         return app.build(version, faults, self.artifacts, app.PLAIN)[0]

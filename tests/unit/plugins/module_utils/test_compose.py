@@ -237,3 +237,20 @@ def test_names():
     with pytest.raises(RunbookError, match="slot 'red' must be one of"):
         _compose.ComposeSlot("/h", "shop", "shop", "red", Docker())
     assert _images.kept_name("shop", "api", "1.0+x-ab") == "runbook/shop-api:1.0_x-ab"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_pull_that_does_not_end_says_of_which_image(again):
+    def run(argv, *_rest):
+        if "pull" in argv:
+            raise RunbookError("docker pull did not end within 9 s and was stopped")
+        return 1, "", "Error: No such image: x"
+
+    digest = f"registry.example.com/api@sha256:{'5' * 64}"
+    part = {"reference": digest, "image_id": f"sha256:{'6' * 64}", "digests": [digest]}
+    with pytest.raises(RunbookError) as caught:
+        if again:
+            _images.fetch_again(Docker(run=run), part, 9)
+        else:
+            _images.obtain(Docker(run=run), digest, "missing", "api", 9)
+    assert f"the image {digest} " in str(caught.value) and "did not end within 9 s" in str(caught.value)

@@ -248,6 +248,42 @@ def test_hosts_that_say_the_same_share_a_sentence():
     assert state["done"][-1]["text"] == "web1, web3: gave no answer"
 
 
+@pytest.mark.parametrize(
+    ("names", "which"),
+    [
+        ((["d1", "i1"], ["d1", "i1"], ["i1"]), ""),
+        ((["d1", "i1"], ["d1", "i1"], ["d2", "i1"]), ""),  # pushed twice, and another's store names it otherwise
+        ((["d1"], ["d2"], ["d1"]), "d1 on web1, web3, but d2 on web2"),
+        ((["d1", "i1"], ["d1", "d2"], ["d2", "i3"]), "d1 on web1, web2, but d2 on web3"),
+        ((["d1"], None, ["d2"]), "d1 on web1, but d2 on web3"),
+        ((["d1"], None, None), ""),
+    ],
+)
+def test_hosts_that_have_something_different_all_vote_no(names, which):
+    run = Run(make("stage", "start"))
+    outcomes = yes(run.state["now"])
+    for host, known in zip(TARGETS, names, strict=True):
+        if known is not None:
+            outcomes[host]["result"]["same"] = {"the image api:2.0 of api": known, "the image db of db": ["d0"]}
+    state, events = _engine.advance(run.state, outcomes, 1)
+    if which:
+        said = f"the image api:2.0 of api is {which}: one release must be the same everywhere, so name it by its digest"
+        assert state["failure"]["hosts"] == dict.fromkeys(TARGETS, said)
+        assert _engine.outcome(state) == "failed"
+        assert [event.get("step") for event in events] == ["01-stage"]
+    else:
+        assert state["failure"] is None and state["now"]["phase"] == "start"
+
+
+def test_a_host_that_failed_is_said_rather_than_what_differs():
+    run = Run(make("stage", "start"))
+    outcomes = no(run.state["now"], "web2", "failed")
+    for number, host in enumerate(TARGETS):
+        outcomes[host]["result"]["same"] = {"the image": [f"d{number}"]}
+    state, _events = _engine.advance(run.state, outcomes, 1)
+    assert state["failure"]["hosts"] == {"web2": "no room"}
+
+
 def test_what_has_to_go_back():
     assert [way_back(step) for step in PLAN["steps"][:4]] == [[], [], REVERT[1:], REVERT]
 

@@ -909,7 +909,7 @@ def test_a_release_of_a_host_may_be_mixed():
         "environment": {},
         "secrets": {},
     }
-    assert _model.artifacts(model)["frontend"] == {"image": "shop/web"}
+    assert _model.artifacts([model])["frontend"] == {"image": "shop/web"}
     other = _model.load(changed(*CONTAINED, svc(1, "image", "shop/other")), SPECS, "deploy")[0]
     assert _model.release_digest(model) != _model.release_digest(other)
 

@@ -122,6 +122,7 @@ def test_a_staged_release_runs_with_its_environment(spec: dict[str, Any], home: 
         "bytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and f.name != "manifest.json"),
         "commits": {"web": "0123abc"},
         "before": "absent",
+        "same": {},
     }
     assert released(home) == ["1.0-abcd1234"]
     found = run_release(path)
