@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
             closed = controller.journal(
                 self,
                 variables,
-                directory=before["state_dir"],
+                **before["store"],
                 state="closed",
                 run=state["run"],
                 fence=state["fence"],

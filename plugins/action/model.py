@@ -36,8 +36,8 @@ class ActionModule(ActionBase):
             hosts = controller.groups(variables)
             first = models[hosts["targets"][0]]
             wait = 0 if verb == "status" else first["app_lease_wait_seconds"]
-            directory = models[hosts["state"][0]]["app_state_dir"]
-            read = controller.journal(self, variables, directory=directory, state="read", wait_seconds=wait)
+            store = _model.store(models[hosts["state"][0]])
+            read = controller.journal(self, variables, **store, state="read", wait_seconds=wait)
             if read.get("failed") or read.get("unreachable"):
                 return {**result, **read}
             lease = read["lease"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _plan, _reality
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _model, _plan, _reality
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
@@ -46,13 +46,13 @@ class ActionModule(ActionBase):
             "began": seen["began"],
             "accounting": controller.plain(seen["accounting"]),
             "watch": {key: value for key, value in first.items() if key.startswith("watch_")},
-            "state_dir": models[controller.groups(variables)["state"][0]]["app_state_dir"],
+            "store": _model.store(models[controller.groups(variables)["state"][0]]),
             "report_dir": first["app_report_dir"],
         }
         result.update(changed=bool(plan["steps"]), banner=_plan.banner(plan), diff=_diff(plan, routers), **settings)
         if self._task.check_mode or not plan["steps"]:
             return {**result, "state": {"plan": plan, "now": None, "todo": []}, "predicted": _predicted(plan)}
-        return self._open(result, plan, journal, variables, settings["state_dir"])
+        return self._open(result, plan, journal, variables, settings["store"])
 
     def _open(
         self,
@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
         plan: dict[str, Any],
         journal: Mapping[str, Any],
         variables: Mapping[str, Any],
-        directory: str,
+        store: Mapping[str, Any],
     ) -> dict[str, Any]:
         lease = journal["lease"]
         who = controller.holder(variables)
@@ -68,7 +68,7 @@ class ActionModule(ActionBase):
         opened = controller.journal(
             self,
             variables,
-            directory=directory,
+            **store,
             state="opened",
             holder=who,
             reason=plan["reason"],

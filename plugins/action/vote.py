@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
         written = controller.journal(
             self,
             variables,
-            directory=before["state_dir"],
+            **before["store"],
             state="written",
             run=state["run"],
             fence=state["fence"],
@@ -55,4 +55,4 @@ class ActionModule(ActionBase):
 
 
 # What every result hands on to the next: the registered variable is the one carrier of the run.
-KEPT = ("began", "accounting", "watch", "state_dir", "report_dir")
+KEPT = ("began", "accounting", "watch", "store", "report_dir")

@@ -42,6 +42,7 @@ class ActionModule(ActionBase):
         asked = _Requests(args.get("accounting") or {})
         endpoints = [_probe.endpoint(raw) for raw in args["probes"]]
         journal = {**args["journal"], "ttl_seconds": float(args["journal"]["ttl_seconds"])}
+        journal.update(journal.pop("store"))
         run_began = float(args.get("began") or time.time())
         begin = time.monotonic()
         renewed = shown = begin

@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -46,6 +47,7 @@ PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "EndpointSlice": "/apis/discovery.k8s.io/{version}/namespaces/{namespace}/endpointslices",
     "HorizontalPodAutoscaler": "/apis/autoscaling/{version}/namespaces/{namespace}/horizontalpodautoscalers",
+    "Lease": "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
     "Ingress": "/apis/networking.k8s.io/{version}/namespaces/{namespace}/ingresses",
     "PodDisruptionBudget": "/apis/policy/{version}/namespaces/{namespace}/poddisruptionbudgets",
 }
@@ -55,6 +57,7 @@ GROUPS = {
     "Ingress": "networking.k8s.io",
     "PodDisruptionBudget": "policy",
 }
+STABLE = {"Deployment": "apps/v1", "Lease": "coordination.k8s.io/v1"}  # the same version everywhere
 VERSIONS = ("v1", "v1beta1", "v2", "v2beta2")  # v1 first: of what we use of an autoscaler it has all, everywhere
 
 
@@ -232,6 +235,7 @@ class Api:
         self.namespace = namespace
         self.cluster = cluster
         self.request_seconds = request_seconds
+        self.answered_at: Optional[float] = None  # by the clock of the API server, in whole seconds
         self._sleep = sleep
         self._versions: dict[str, str] = {}
 
@@ -323,7 +327,7 @@ class Api:
         kind = obj["kind"]
         if kind in GROUPS:
             return {**obj, "apiVersion": f"{GROUPS[kind]}/{self.version_of(kind)}"}
-        return {"apiVersion": "apps/v1" if kind == "Deployment" else "v1", **obj}
+        return {"apiVersion": STABLE.get(kind, "v1"), **obj}
 
     def version_of(self, kind: str) -> str:
         """The version of a kind that we know best and the cluster serves; empty when it serves none."""
@@ -402,6 +406,8 @@ class Api:
             raise RunbookError(
                 f"{self.cluster.server} does not answer as a Kubernetes API server does (HTTP {answer.status}: {text})"
             ) from None
+        with contextlib.suppress(TypeError, ValueError):
+            self.answered_at = parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
         if answer.status < 300:
             return answer.status, document
         message = str(document.get("message") or f"HTTP {answer.status}")

@@ -105,13 +105,13 @@ class Releases:
     def read(self, services: Sequence[Mapping[str, Any]], log_lines: int = 0) -> dict[str, Any]:
         """Releases, slots and the fence; each probe of every ready pod is asked once. Nothing here is an error."""
         mine = objects.labels(self.application)
-        held = self.api.find("ConfigMap", mine)
-        names = {("ConfigMap", one["metadata"]["name"]) for one in held}
-        names |= {("Secret", one["metadata"]["name"]) for one in self.api.find("Secret", mine, metadata_only=True)}
+        names = {
+            (kind, one["metadata"]["name"])
+            for kind in ("ConfigMap", "Secret")
+            for one in self.api.find(kind, mine, metadata_only=True)
+        }
         releases, foreign = [], []
-        for one in held:
-            if (one["metadata"].get("labels") or {}).get(objects.PART) != "release":
-                continue
+        for one in self.api.find("ConfigMap", {**mine, objects.PART: "release"}):
             made = objects.read_manifest(one)
             if made is None or _missing(made, names):
                 foreign.append(one["metadata"]["name"])
@@ -401,7 +401,7 @@ class Releases:
 
     def prune(self, remove: Sequence[str], keep: Sequence[str], check_mode: bool = False) -> dict[str, Any]:
         """Remove releases, and the objects that no other release and no slot needs."""
-        held = self.api.find("ConfigMap", objects.labels(self.application))
+        held = self.api.find("ConfigMap", {**objects.labels(self.application), objects.PART: "release"})
         made = {one["metadata"]["name"]: objects.read_manifest(one) for one in held}
         running = self.api.find("Deployment", objects.labels(self.application))
         busy = {_annotation(one, objects.RELEASE_ID) for one in running}

@@ -122,6 +122,7 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
     if verb == "deploy":
         check_version(model["app_version"], problems)
     _backends(model, problems)
+    _store(model, problems)
     for key in ("app_home", "app_state_dir"):
         if model[key] and not model[key].startswith("/"):
             problems.say(key, f"{model[key]!r} must be an absolute path")
@@ -162,12 +163,6 @@ def _backends(model: Model, problems: Problems) -> None:
         if not model["app_home"]:
             problems.say("app_home", "is missing; give Directory of the application on a target or router host")
         return
-    for key, what in (
-        ("runtime_kubernetes_context", "context of the kubeconfig; the current one is never taken"),
-        ("runtime_kubernetes_namespace", "namespace; that of the context is never taken"),
-    ):
-        if not model.get(key):
-            problems.say(key, f"is missing; name the {what}")
     known = [service["name"] for service in model["app_services"]]
     for prefix in ("runtime", "router"):
         key = f"{prefix}_kubernetes_services"
@@ -179,6 +174,30 @@ def _backends(model: Model, problems: Problems) -> None:
             "app_strategy",
             f"{model['app_strategy']} goes from host to host, and a namespace is one; use blue_green or canary",
         )
+
+
+def _store(model: Model, problems: Problems) -> None:
+    kept = model["app_state_store"] == "kubernetes"
+    if not kept and not model["app_state_dir"]:
+        problems.say("app_state_dir", "is missing; give Directory of the journal and the lease on the state host")
+    if not kept and model["app_runtime"] != "kubernetes":
+        return
+    why = "" if model["app_runtime"] == "kubernetes" else ", because app_state_store is kubernetes"
+    for key, what in (
+        ("runtime_kubernetes_context", "context of the kubeconfig; the current one is never taken"),
+        ("runtime_kubernetes_namespace", "namespace; that of the context is never taken"),
+    ):
+        if not model.get(key):
+            problems.say(key, f"is missing{why}; name the {what}")
+
+
+def store(model: Model) -> dict[str, Any]:
+    """Where the journal is, as the module journal is told."""
+    if model["app_state_store"] == "directory":
+        return {"directory": model["app_state_dir"]}
+    words = ("context", "namespace", "expected_server", "kubeconfig", "kubectl", "request_seconds")
+    named = {"application": model["app_name"], "environment": model["app_environment"]}
+    return {"kubernetes": {**{word: model[f"runtime_kubernetes_{word}"] for word in words}, **named}}
 
 
 def _cluster(model: Model, verb: str, problems: Problems) -> None:

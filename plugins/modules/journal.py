@@ -12,15 +12,56 @@ author:
   - The signalbox.runbook authors (@signalbox)
 description:
   - Runs on the state host. One call reads everything, or takes, renews or releases the lease and writes what belongs
-    to it, under one lock.
-  - Every line is synced to disk before the call returns.
+    to it, in one piece.
+  - Every line is synced to disk before the call returns, or in the cluster.
+  - In a directory there is one lock and the clock of the host. In Kubernetes every object is changed by
+    compare-and-swap, and the clock is that of the API server, in whole seconds.
 options:
   directory:
     description:
       - Directory of the journal, one per application and environment.
       - One that does not exist is an empty journal; V(opened) makes it.
+      - Exactly one of O(directory) and O(kubernetes) is given.
     type: path
-    required: true
+  kubernetes:
+    description:
+      - The namespace that the journal is kept in instead, as a Lease and ConfigMaps named after the application.
+      - The host needs kubectl, and the right to get, create and update Leases and to get, list, create, update and
+        delete ConfigMaps there.
+    type: dict
+    suboptions:
+      context:
+        description: Context of the kubeconfig. The current context is never taken.
+        type: str
+        required: true
+      namespace:
+        description: The namespace, which must exist. That of the context is never taken.
+        type: str
+        required: true
+      expected_server:
+        description: URL of the API server that the context must lead to, empty for any.
+        type: str
+        default: ""
+      kubeconfig:
+        description: The kubeconfig. By default that of E(KUBECONFIG) or C(~/.kube/config).
+        type: path
+      kubectl:
+        description: Words that run kubectl on this host.
+        type: list
+        elements: str
+        default: [kubectl]
+      request_seconds:
+        description: Longest time for one answer of the API server, in seconds.
+        type: float
+        default: 10
+      application:
+        description: Name of the application. The names of all objects begin with it.
+        type: str
+        required: true
+      environment:
+        description: Name of the environment. A namespace holds an application for one environment only.
+        type: str
+        required: true
   state:
     description:
       - V(read) only reads, once no other run holds the lease or O(wait_seconds) are over.
@@ -103,6 +144,11 @@ EXAMPLES = r"""
     directory: /var/lib/runbook/clickview/production
     state: read
 
+- name: Read the journal that is kept in a namespace
+  signalbox.runbook.journal:
+    kubernetes: {context: production, namespace: shop, application: shop, environment: production}
+    state: read
+
 - name: Take the lease
   signalbox.runbook.journal:
     directory: /var/lib/runbook/clickview/production
@@ -124,7 +170,7 @@ fence:
   type: int
   sample: 42
 at:
-  description: Time of the state host, in seconds since 1970.
+  description: Time of the state host, or of the API server, in seconds since 1970.
   returned: when O(state) is not V(read)
   type: float
   sample: 1763683200.1
@@ -145,18 +191,20 @@ unfinished:
   type: list
   elements: dict
 now:
-  description: Time of the state host, in seconds since 1970.
+  description: Time of the state host, or of the API server, in seconds since 1970.
   returned: when O(state) is V(read)
   type: float
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-from ansible_collections.signalbox.runbook.plugins.module_utils._journal import ARGUMENTS, call
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import ARGUMENTS, ONE_STORE, call
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS, mutually_exclusive=ONE_STORE, required_one_of=ONE_STORE, supports_check_mode=True
+    )
     given = module.params
     if module.check_mode and given["state"] != "read":
         module.exit_json(changed=True, at=0.0, run=given["run"], fence=given["fence"])

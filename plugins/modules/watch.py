@@ -34,7 +34,9 @@ options:
     type: dict
     required: true
   journal:
-    description: Directory, run, fence and ttl_seconds of the lease that is renewed.
+    description:
+      - The run, fence and ttl_seconds of the lease that is renewed.
+      - Its C(store) has C(directory) or C(kubernetes) as of M(signalbox.runbook.journal).
     type: dict
     required: true
   began:

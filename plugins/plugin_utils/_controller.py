@@ -220,9 +220,10 @@ def journal(action: Any, task_vars: Mapping[str, Any], **given: Any) -> dict[str
         name = "signalbox.runbook.journal"
         answer: dict[str, Any] = action._execute_module(module_name=name, module_args=given, task_vars=dict(task_vars))
         return answer
+    asked = {key: given.get(key, option.get("default")) for key, option in _journal.ARGUMENTS.items()}
     complete = {
-        key: CASTS.get(option["type"], plain)(given.get(key, option.get("default")))
-        for key, option in _journal.ARGUMENTS.items()
+        key: value if value is None else CASTS.get(_journal.ARGUMENTS[key]["type"], plain)(value)
+        for key, value in asked.items()
     }
     try:
         return {"failed": False, **_journal.call(complete)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -33,12 +32,11 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = LIMIT_SEC
 
 
 def run_numbers(site: Site) -> list[int]:
-    return sorted(int(path.stem) for path in (site.state / "runs").glob("*.jsonl"))
+    return site.run_numbers()
 
 
 def events(site: Site, run: int) -> list[dict[str, Any]]:
-    path = site.state / "runs" / f"{run}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return site.events(run)
 
 
 def unfinished(site: Site) -> list[int]:
@@ -76,13 +74,13 @@ class Moment(NamedTuple):
 def moments(journal: list[dict[str, Any]]) -> list[Moment]:
     """Every point at which a run can be interrupted, out of the journal of one that was not.
 
-    Lines of one write have the same time: nothing happens between them.
+    A write begins with the result of the step before: nothing happens between its lines.
     """
     found = []
     for number, event in enumerate(journal, 1):
-        following = journal[number]["at"] if number < len(journal) else event["at"]
-        if following == event["at"] and number < len(journal):
+        if number < len(journal) and journal[number]["event"] != "result":
             continue
+        following = journal[number]["at"] if number < len(journal) else event["at"]
         name = f"line {number} of {len(journal)}: {event['event']} {event.get('step', '')}".rstrip()
         found.append(Moment(number, name, event["event"], event.get("phase", ""), following - event["at"]))
     return found
@@ -134,12 +132,13 @@ def kill_at(
     """Start a run and kill it when its journal is at ``moment``: at once, or in the middle of what it does then when
     everything is killed. The caller reaps it."""
     last = max(run_numbers(site), default=0)
-    path = site.state / "runs" / f"{last + 1}.jsonl"
     process = site.start(verb, **variables)
 
     def there() -> bool:
         assert process.poll() is None, f"{moment.name}: the run ended before:\n{process.communicate()[0]}"
-        return path.exists() and path.read_bytes().count(b"\n") >= moment.lines
+        with contextlib.suppress(ValueError):  # the last line is still being written
+            return last + 1 in run_numbers(site) and len(events(site, last + 1)) >= moment.lines
+        return False
 
     wait_for(moment.name, there)
     if kill is kill_all:

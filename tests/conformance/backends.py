@@ -246,8 +246,8 @@ def docker_hosts(directory: Path) -> Iterator[NodeSite]:
 
 
 @contextlib.contextmanager
-def cluster(directory: Path) -> Iterator[KubernetesSite]:
-    site = KubernetesSite(kubeconfig(), directory)
+def cluster(directory: Path, store: str = "kubernetes") -> Iterator[KubernetesSite]:
+    site = KubernetesSite(kubeconfig(), directory, store=store)
     site.variables["runtime_kubernetes_image_pull_policy"] = "Never"  # images are built where the cluster runs
     try:
         yield site
@@ -257,8 +257,8 @@ def cluster(directory: Path) -> Iterator[KubernetesSite]:
 
 @contextlib.contextmanager
 def canaries(directory: Path) -> Iterator[KubernetesSite]:
-    """Every deploy goes by shares of replicas."""
-    with cluster(directory) as site:
+    """Every deploy goes by shares of replicas. The journal is in a directory here."""
+    with cluster(directory, "directory") as site:
         steps = [{"weight": 50}, {"weight": 100}]
         site.variables.update(app_strategy="canary", app_steps=steps, runtime_kubernetes_replicas=2)
         yield site

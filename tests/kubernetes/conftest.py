@@ -18,7 +18,8 @@ from kubernetes_site import Site
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
     start_seconds = getattr(request.module, "START_SECONDS", 30)
-    made = Site(kubeconfig(), tmp_path_factory.mktemp("kubernetes"), start_seconds)
+    store = getattr(request.module, "STORE", "directory")
+    made = Site(kubeconfig(), tmp_path_factory.mktemp("kubernetes"), start_seconds, store)
     try:
         yield made
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ from typing import Any
 
 import cluster_images
 import yaml
+from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import Api, connected
 
 from runbook_site import Plays
 
@@ -22,9 +24,11 @@ LABEL = "signalbox.runbook/"
 class Site(Plays):
     timeout = 240.0
 
-    def __init__(self, kubeconfig: str, directory: Path, start_seconds: float = 30) -> None:
+    def __init__(self, kubeconfig: str, directory: Path, start_seconds: float = 30, store: str = "directory") -> None:
         super().__init__(directory, directory / "inventory.yml", directory / "state")
         self.start_seconds = start_seconds
+        self.store = store
+        self._closing = contextlib.ExitStack()
         self.kubeconfig = kubeconfig
         self.namespace = f"runbook-test-{random.randrange(16**6):06x}"
         config = self.json("config", "view")
@@ -35,7 +39,12 @@ class Site(Plays):
         self.front_url = f"http://{NODE}:{self.port}"
         self.inventory.write_text(yaml.safe_dump(self._inventory()), encoding="utf-8")
 
+        if store == "kubernetes":
+            # Asking once takes kubectl longer than some steps of a run.
+            self.api: Api = self._closing.enter_context(connected(self.context, self.namespace, kubeconfig))
+
     def close(self) -> None:
+        self._closing.close()
         self.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def _free_node_port(self) -> int:
@@ -52,7 +61,7 @@ class Site(Plays):
             "app_runtime": "kubernetes",
             "app_router": "kubernetes",
             "app_url": self.front_url,
-            "app_state_dir": str(self.state),
+            **({"app_state_store": self.store} if self.store != "directory" else {"app_state_dir": str(self.state)}),
             "accounting_path": "/",
             "accounting_keep_alive": "false",
             "runtime_kubernetes_kubeconfig": self.kubeconfig,
@@ -87,6 +96,27 @@ class Site(Plays):
 
     def environment(self) -> dict[str, str]:
         return {key: value for key, value in super().environment().items() if key != "KUBECONFIG"}
+
+    # -- the journal, where it is in the namespace ------------------------------------------------------------------
+
+    def _lines(self, part: str) -> dict[int, list[dict[str, Any]]]:
+        found = self.api.find("ConfigMap", {f"{LABEL}app": "demo", f"{LABEL}part": part})
+        named = {int(one["metadata"]["name"].rpartition("-")[2]): one["data"]["lines.jsonl"] for one in found}
+        return {number: [json.loads(line) for line in named[number].splitlines()] for number in sorted(named)}
+
+    def run_numbers(self) -> list[int]:
+        return list(self._lines("run")) if self.store == "kubernetes" else super().run_numbers()
+
+    def events(self, run: int) -> list[dict[str, Any]]:
+        return self._lines("run")[run] if self.store == "kubernetes" else super().events(run)
+
+    def history(self) -> list[dict[str, Any]]:
+        if self.store != "kubernetes":
+            return super().history()
+        return [record for chunk in self._lines("history").values() for record in chunk]
+
+    def lease(self) -> str:
+        return json.dumps(self.api.get("Lease", "demo-runbook")) if self.store == "kubernetes" else super().lease()
 
     # -- what is really there -------------------------------------------------------------------------------------
 
@@ -141,7 +171,7 @@ class Site(Plays):
 
     def everything(self) -> dict[str, str]:
         """Every object of the namespace with its resourceVersion: what "nothing touched" is compared by."""
-        kinds = "configmaps,secrets,services,deployments,pods,poddisruptionbudgets"
+        kinds = "configmaps,leases,secrets,services,deployments,pods,poddisruptionbudgets"
         return {
             f"{one['kind']} {one['metadata']['name']}": one["metadata"]["resourceVersion"]
             for one in self.objects(kinds)

@@ -105,7 +105,19 @@ class Plays:
         """What is left of ours beside the slots that answer."""
         return []
 
-    # -- the records ------------------------------------------------------------------------------------------------
+    # -- the journal, past the collection ----------------------------------------------------------------------------
+
+    def run_numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in (self.state / "runs").glob("*.jsonl"))
+
+    def events(self, run: int) -> list[dict[str, Any]]:
+        path = self.state / "runs" / f"{run}.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def lease(self) -> str:
+        """The lease as text."""
+        path = self.state / "lease.json"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def history(self) -> list[dict[str, Any]]:
         path = self.state / "history.jsonl"

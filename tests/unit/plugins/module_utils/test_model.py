@@ -238,6 +238,23 @@ BAD = {
         ["app_version: '../1' must be letters, digits and any of . _ + -"],
     ),
     "relative home": (change("app_home", "srv/app"), ["app_home: 'srv/app' must be an absolute path"]),
+    "no place for the journal": (
+        change("app_state_dir", ...),
+        ["app_state_dir: is missing; give Directory of the journal and the lease on the state host"],
+    ),
+    "journal in no known store": (
+        change("app_state_store", "etcd"),
+        ["app_state_store: must be one of directory, kubernetes, not 'etcd'"],
+    ),
+    "journal in no namespace": (
+        change("app_state_store", "kubernetes"),
+        [
+            "runtime_kubernetes_context: is missing, because app_state_store is kubernetes; name the context of the "
+            "kubeconfig; the current one is never taken",
+            "runtime_kubernetes_namespace: is missing, because app_state_store is kubernetes; name the namespace; that "
+            "of the context is never taken",
+        ],
+    ),
     "relative state": (change("app_state_dir", "~/state"), ["app_state_dir: '~/state' must be an absolute path"]),
     "url without scheme": (change("app_url", "app.test:8080"), [f"app_url: 'app.test:8080' {URL}"]),
     "url with a query": (change("app_url", "http://app.test/?a=1"), [f"app_url: 'http://app.test/?a=1' {URL}"]),
@@ -1141,6 +1158,31 @@ def test_models_share_nothing_that_one_could_change_for_another():
 
 
 # -- Kubernetes -------------------------------------------------------------------------------------------------
+
+
+def test_the_journal_is_where_the_model_says():
+    assert _model.store(_model.load(good(), SPECS, "deploy")[0]) == {"directory": "/var/lib/runbook/clickview"}
+    given = (
+        change("app_state_store", "kubernetes"),
+        change("app_state_dir", ...),
+        change("runtime_kubernetes_context", "production"),
+        change("runtime_kubernetes_namespace", "shop"),
+    )
+    model, bad = _model.load(changed(*given), SPECS, "rollback")
+    assert list(bad) == []
+    assert _model.store(model) == {
+        "kubernetes": {
+            "context": "production",
+            "namespace": "shop",
+            "expected_server": "",
+            "kubeconfig": "",
+            "kubectl": ["kubectl"],
+            "request_seconds": 10,
+            "application": "clickview",
+            "environment": "production",
+        }
+    }
+
 
 CLUSTER = (
     change("app_runtime", "kubernetes"),

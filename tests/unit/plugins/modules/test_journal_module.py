@@ -177,6 +177,25 @@ def test_wrong_arguments_fail_before_anything_is_written(run, directory, argumen
     assert not directory.exists()
 
 
+NAMESPACE = {"context": "nowhere", "namespace": "shop", "application": "demo", "environment": "production"}
+
+
+@pytest.mark.parametrize("directory", [None, "/both"])
+def test_exactly_one_place_is_given(capsys, directory):
+    places = {"directory": directory, "kubernetes": NAMESPACE} if directory else {}
+    with patch_module_args({"state": "read", **places}), pytest.raises(SystemExit):
+        journal.main()
+    said = json.loads(capsys.readouterr().out)["msg"]
+    assert "directory" in said and "kubernetes" in said
+
+
+def test_a_namespace_that_can_not_be_reached_is_one_sentence(capsys):
+    given = {"state": "read", "kubernetes": {**NAMESPACE, "kubectl": ["no-kubectl"]}}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        journal.main()
+    assert "kubectl: 'no-kubectl' cannot be run on this host" in json.loads(capsys.readouterr().out)["msg"]
+
+
 def test_documentation_fits():
     documentation = yaml.safe_load(journal.DOCUMENTATION)
     assert documentation["version_added"] == "0.1.0"
