@@ -4,7 +4,7 @@
 
 """Builds releases of the demo application, and of the plain one that needs no packages and no data stores.
 
-Usage: build.py VERSION [--fault KEY=VALUE]... [--into DIRECTORY]
+Usage: build.py VERSION [--plain] [--fault KEY=VALUE]... [--into DIRECTORY]
 """
 
 from __future__ import annotations
@@ -83,10 +83,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build a release of the demo application.")
     parser.add_argument("version")
     parser.add_argument("--fault", type=fault, action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--plain", dest="app", action="store_const", const=PLAIN, default=APP)
     parser.add_argument("--into", type=Path, default=DEFAULT_INTO)
     arguments = parser.parse_args()
     try:
-        path, digest = build(arguments.version, dict(arguments.fault), arguments.into)
+        path, digest = build(arguments.version, dict(arguments.fault), arguments.into, arguments.app)
     except ValueError as error:
         parser.error(str(error))
     print(f"{path} sha256:{digest}")

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 LAB = Path(__file__).resolve().parents[1] / "lab" / "kubernetes.sh"
+WHY_NOT = "there is no cluster: tests/lab/kubernetes.sh starts one (root, Docker, Debian 12), or set KUBECONFIG"
+
+
+def found() -> str:
+    """The path of KUBECONFIG, or of the lab's where it runs; otherwise empty."""
+    if os.environ.get("KUBECONFIG"):
+        return os.environ["KUBECONFIG"]
+    return subprocess.run([str(LAB), "running"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def kubeconfig() -> str:
-    """That of KUBECONFIG, or of the lab where it runs; otherwise the test is skipped."""
-    if os.environ.get("KUBECONFIG"):
-        return os.environ["KUBECONFIG"]
-    found = subprocess.run([str(LAB), "running"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        pytest.skip(
-            "there is no cluster: tests/lab/kubernetes.sh starts one (root, Docker, Debian 12), or set KUBECONFIG"
-        )
-    return found.stdout.strip()
+    """What is found; otherwise the test is skipped."""
+    return found() or pytest.skip(WHY_NOT)

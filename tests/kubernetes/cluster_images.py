@@ -4,11 +4,12 @@
 
 """Images of the demo application, made out of Debian's packages: no registry is asked.
 
-Usage: images.py VERSION
+Usage: cluster_images.py VERSION [--fault KEY=VALUE]... [--name runbook-kubernetes/demo]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -19,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 APPS = Path(__file__).resolve().parents[1] / "apps"
+sys.path.insert(0, str(APPS))
+
+from build import fault
+
 BASE = "runbook-kubernetes/base:1"
 DEMO = "runbook-kubernetes/demo"
 PACKAGES = "python3-minimal,python3-aiohttp,python3-asyncpg,python3-redis,ca-certificates"
@@ -40,9 +45,9 @@ def base() -> str:
     return BASE
 
 
-def build(version: str, faults: Mapping[str, Any] | None = None) -> str:
+def build(version: str, faults: Mapping[str, Any] | None = None, name: str = DEMO) -> str:
     """The reference of an image of the demo application."""
-    reference = f"{DEMO}:{version}"
+    reference = f"{name}:{version}"
     with tempfile.TemporaryDirectory() as directory:
         app = Path(directory) / "app"
         app.mkdir()
@@ -64,4 +69,9 @@ def build(version: str, faults: Mapping[str, Any] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    print(build(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Build an image of the demo application for a cluster.")
+    parser.add_argument("version")
+    parser.add_argument("--fault", type=fault, action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--name", default=DEMO)
+    arguments = parser.parse_args()
+    print(build(arguments.version, dict(arguments.fault), arguments.name))

@@ -1,9 +1,13 @@
-"""The Docker Engine of this machine, for tests. Everything made here has a prefix of its own."""
+"""The Docker Engine of this machine, for tests. Everything made here has a prefix of its own.
+
+Usage: engine.py remove PREFIX
+"""
 
 from __future__ import annotations
 
 import secrets
 import subprocess
+import sys
 
 PREFIX = f"rbt{secrets.token_hex(3)}"
 
@@ -24,12 +28,18 @@ def why_not() -> str:
     return ""
 
 
-def remove_ours() -> None:
-    """Containers, networks and images with our prefix, and nothing else."""
+def remove_ours(prefix: str = PREFIX) -> None:
+    """Containers, networks and images with the prefix, and nothing else."""
     for kind, remove in (("container", ["rm", "--force", "--volumes"]), ("network", ["rm"])):
-        words = ["ls", "--quiet", "--filter", f"name={PREFIX}", *(["--all"] if kind == "container" else [])]
+        words = ["ls", "--quiet", "--filter", f"name={prefix}", *(["--all"] if kind == "container" else [])]
         for found in docker(kind, *words).split():
             docker(kind, *remove, found)
     for name in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
-        if PREFIX in name and not name.endswith("<none>"):
+        if prefix in name and not name.endswith("<none>"):
             docker("image", "rm", "--force", name)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] != "remove" or len(sys.argv[2]) < 8:
+        sys.exit("usage: engine.py remove PREFIX (of 8 characters at least)")
+    remove_ours(sys.argv[2])
