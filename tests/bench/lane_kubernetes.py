@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -27,7 +29,8 @@ import lanes
 from chaos import events, run_numbers
 from clients import answers_of, clients
 from cluster import kubeconfig
-from kubernetes_site import LABEL, NODE, Site
+from engine import docker
+from kubernetes_site import NODE, Site
 
 NEVER = {"runtime_kubernetes_image_pull_policy": "Never"}  # images are built where the cluster runs
 WORK = (
@@ -92,38 +95,37 @@ class Kubectl(lanes.Peer):
 
 def switches(ours: lanes.Ours, site: Site, rounds: int) -> str:
     """From the decision to the first answer of the other version: the intent in the journal, or kubectl's start."""
+    bare = lanes.Peer()
     port = site._free_node_port()
-    pods = {f"{LABEL}service": "backend", f"{LABEL}slot": site.selector()[f"{LABEL}slot"]}
-    site.kubectl("apply", "-f", "-", namespaced=True, given=json.dumps(service("switch", port, pods)))
-    found: dict[str, list[float]] = {"ours": [], "patch": []}
+    bare.url = f"http://{NODE}:{port}"
+    site.kubectl("apply", "-f", "-", namespaced=True, given=json.dumps(service("switch", port, site.selector())))
 
-    def first(url: str, version: str, move: Any) -> float:
-        with clients(url, 4, 0.01, kept=False) as users:
+    def first(peer: lanes.Peer, version: str, move: Callable[[], float]) -> float:
+        with clients(peer.url, 4, 0.01, kept=False) as users:
             time.sleep(0.5)
             decided = move()
-            lanes.until(ours if url == ours.url else bare, version, "")
+            lanes.until(peer, version, "")
         return min(answer.ended for answer in answers_of(users) if answer.version == version) - decided
 
-    def moved(command: list[str]) -> float:
-        _cost, code, output = lanes.measured(command, ours.environment())
+    def deployed(version: str) -> float:
+        _cost, code, output = lanes.measured(ours.deploy(version), ours.environment())
         if code:
             raise SystemExit(output)
         journal = events(site, run_numbers(site)[-1])
         return float(next(one["at"] for one in journal if one["event"] == "intent" and one["phase"] == "shift"))
 
     def patched() -> float:
-        patch = json.dumps({"spec": {"selector": {**pods, f"{LABEL}slot": site.selector()[f"{LABEL}slot"]}}})
+        patch = json.dumps({"spec": {"selector": site.selector()}})
         began = time.time()
         site.kubectl("patch", "service", "switch", "-p", patch, namespaced=True)
         return began
 
-    bare = lanes.Peer()
-    bare.url = f"http://{NODE}:{port}"
+    found: dict[str, list[float]] = {"ours": [], "patch": []}
     for number in range(rounds):
-        version = f"1.4.{number}"
+        version = f"7.4.{number}"
         ours.release(version)
-        found["ours"].append(first(ours.url, version, lambda: moved(ours.deploy(version))))  # noqa: B023
-        found["patch"].append(first(bare.url, version, patched))
+        found["ours"].append(first(ours, version, functools.partial(deployed, version)))
+        found["patch"].append(first(bare, version, patched))
     text = {key: lanes.spread(values) for key, values in found.items()}
     more = statistics.median(found["ours"]) - statistics.median(found["patch"])
     lines = [
@@ -155,3 +157,7 @@ def kubernetes(directory: Path) -> Iterator[lanes.Lane]:
         yield lanes.Lane("Kubernetes", WORK, peers, more=lambda rounds: switches(ours, site, rounds))
     finally:
         site.close()
+        site.kubectl("wait", "--for=delete", f"namespace/{site.namespace}", "--timeout=60s", check=False)
+        for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", cluster_images.DEMO).split():
+            if image.startswith(f"{cluster_images.DEMO}:7."):
+                subprocess.run(["docker", "image", "rm", image], check=False, capture_output=True, timeout=60)

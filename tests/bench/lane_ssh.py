@@ -32,8 +32,8 @@ STABLE_SECONDS = 1  # the peers wait as long after a start
 PACKAGES = ("capistrano", "ruby-ed25519", "ruby-bcrypt-pbkdf")
 WORK = (
     "An archive is carried to every host, checked and unpacked; its environment is written; it is started under "
-    "systemd, must run for one second, and is asked until health and version are right on every host. Users keep "
-    "their connections to nginx."
+    "systemd, must run for one second, and is asked until health and version are right on every host. Each "
+    "request of the users has a connection of its own: Debian's nginx cuts those that are kept when it reloads."
 )
 UNIT = """[Service]
 ExecStart=/usr/bin/python3 server.py --port PORT
@@ -49,6 +49,7 @@ class Over(lanes.Peer):
     """A peer with a place, ports and a front of its own on the hosts of our site."""
 
     name = ""
+    kept = False
     front = 0
     ports: Mapping[str, int] = {}
 
@@ -168,7 +169,9 @@ def ssh(directory: Path, targets: int) -> Iterator[lanes.Lane]:
     absent = why_no_capistrano()
     with nodes.Nodes(directory / "lab", targets=targets) as lab:
         site = NodeSite(lab, directory)
-        ours = lanes.Ours(site, f"http://{lab.addresses[lab.router]}", runtime_host_stable_seconds=STABLE_SECONDS)
+        ours = lanes.Ours(
+            site, f"http://{lab.addresses[lab.router]}", kept=False, runtime_host_stable_seconds=STABLE_SECONDS
+        )
         peers: list[lanes.Peer] = [ours, Pyinfra(site, directory)]
         if not absent:
             peers.append(Capistrano(site, directory))

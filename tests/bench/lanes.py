@@ -21,7 +21,7 @@ from measure import Cost, measured, median, say
 import local
 from runbook_site import Plays, version_at
 
-OLD, BASE = "1.0.0", "1.0.1"  # BASE is what each rollback goes back to
+OLD, BASE = "7.0.0", "7.0.1"  # versions that no test has; BASE is what each rollback goes back to
 START_SECONDS = 20  # in which a release gets healthy, or is a bad one
 SETTLE_SECONDS = 40.0
 CLIENTS, PAUSE = 2, 0.02
@@ -165,7 +165,7 @@ def race(lane: Lane, rounds: int, outcomes: bool) -> dict[str, Found]:
     for number in range(rounds):
         first = number % len(lane.peers)
         for peer in lane.peers[first:] + lane.peers[:first]:
-            version = f"1.1.{number}"
+            version = f"7.1.{number}"
             peer.release(version)
             deployed = done(peer, peer.deploy(version), version)
             restored = done(peer, peer.rollback(BASE), BASE)
@@ -184,16 +184,17 @@ def race(lane: Lane, rounds: int, outcomes: bool) -> dict[str, Found]:
 
 def accidents(peer: Peer, found: Found) -> Found:
     """Killed in the middle, once more, and a release that never gets healthy."""
-    killed, bad = "1.2.0", "1.3.0"
+    killed, bad = "7.2.0", "7.3.0"
     names = {BASE: "the old", killed: "the new", bad: "the bad", "": "nobody"}
 
-    def serving(*known: str) -> str:
+    def serving() -> str:
         answered = peer.answers()
         return " and ".join(names.get(version, version) for version in sorted(answered, reverse=True))
 
     peer.release(killed)
-    half = median([seen.cost for seen in found.deploys]).wall / 2
-    observed(peer, peer.deploy(killed), kill_after=half)
+    whole = median([seen.cost for seen in found.deploys]).wall
+    observed(peer, peer.deploy(killed), kill_after=whole / 2)
+    time.sleep(whole)  # what goes on without it has ended then
     after = f"{serving()} serves"
     more = observed(peer, peer.deploy(killed))
     again = f"{'succeeds' if more.code == 0 else f'fails ({more.code})'}: {serving()} serves"
