@@ -54,12 +54,12 @@ class Recreate(lanes.Peer):
     name = "docker compose up"
     lacks = "a router (its port is published), asking for the version, a record, a lock. A rollback names the version."
 
-    def __init__(self, site: ComposeSite, directory: Path) -> None:
+    def __init__(self, site: ComposeSite, directory: Path, port: int) -> None:
         self.site = site
         self.project = f"{site.project}-{type(self).__name__.lower()}"
         self.directory = directory
         self.file = directory / f"{self.project}.yml"
-        self.port = next(port for port in range(27000, 28000) if local.is_free(port))
+        self.port = port
         self.url = f"http://127.0.0.1:{self.port}"
         local.write(self.file, json.dumps({"services": self.services()}), 0o600)  # JSON is YAML too
 
@@ -103,8 +103,8 @@ class Rollout(Recreate):
     name = "docker-rollout"
     lacks = "asking for the version, a record, a lock; no pre-stop hook is given. A rollback names the version."
 
-    def __init__(self, site: ComposeSite, directory: Path, program: Path) -> None:
-        super().__init__(site, directory)
+    def __init__(self, site: ComposeSite, directory: Path, port: int, program: Path) -> None:
+        super().__init__(site, directory, port)
         self.program = program
         lanes.measured(self.compose("none", "up", "--detach", "proxy"), self.environment())
 
@@ -147,12 +147,13 @@ def compose(directory: Path, docker_rollout: Optional[Path]) -> Iterator[lanes.L
             contextlib.ExitStack() as stack,
         ):
             peers: list[lanes.Peer] = [lanes.Ours(site)]
-            theirs = [Recreate(site, directory)]
+            ports = (port for port in range(27000, 28000) if local.is_free(port))
+            theirs = [Recreate(site, directory, next(ports))]
             stack.callback(theirs[0].down)
             if docker_rollout:
                 if not nodes.image_exists():
                     nodes.make_image()
-                theirs.append(Rollout(site, directory, docker_rollout))
+                theirs.append(Rollout(site, directory, next(ports), docker_rollout))
                 stack.callback(theirs[1].down)
             yield lanes.Lane("Docker Compose, behind HAProxy", WORK, [*peers, *theirs], absent)
     finally:

@@ -265,7 +265,9 @@ def run(name: str, makers: list[Maker], rounds: int, directory: Path) -> None:
             tables.append(table(lane, found))
             if lane.more:
                 tables.append(lane.more(rounds))
-        seen = f"Medians of {rounds} rounds (least to most), {os.cpu_count()} cores, load before {busy:.1f}."
-        tables.append(seen + (" The machine was busy: ratios say little, CPU says more.\n" if busy > 0.5 else "\n"))
+        tables.append(
+            f"Medians of {rounds} rounds (least to most), {os.cpu_count()} cores, load before {busy:.1f}: on a busy "
+            "machine ratios say little. CPU is that of the command and of what it waited for.\n"
+        )
     local.write(directory / f"{name}.md", "\n".join(tables))
     say("\n" + "\n".join(tables))
