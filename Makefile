@@ -94,8 +94,8 @@ lab-up:  ## as root on Debian 12: Docker Engine, Compose and Kubernetes for the 
 lab-down:  ## stop the Kubernetes of lab-up
 	tests/lab/kubernetes.sh stop
 
-bench: setup  ## how long a deployment takes
-	$(BIN)/python tests/bench/bench.py
+bench: setup  ## how long a deployment takes; LANES="host compose kubernetes ssh" ROUNDS=3 BENCH="more options"
+	$(BIN)/python tests/bench/bench.py $(LANES) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH)
 
 requirements:  ## which rows of docs/requirements.md tests carry
 	@$(PYTHON) tests/requirements_report.py

@@ -4,7 +4,8 @@
 
 """How long deploy, the same deploy again and rollback take, beside pyinfra and a shell script doing the same work.
 
-Usage: bench.py [--targets 1 3 10] [--rounds 3] [--directory build/bench]
+Usage: bench.py [host] [compose] [kubernetes] [ssh] [--targets 1 3 10] [--rounds 3] [--directory build/bench]
+                [--docker-rollout PATH]
 
 Each lane has a lab of its own with the same application, and they take turns. Medians of all rounds; CPU is user and
 system time of the command and all it waited for; memory is the peak of the controlling process itself. The rows go
@@ -16,40 +17,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import shlex
 import shutil
-import statistics
-import subprocess
+import signal
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 sys.path.insert(0, str(CHECKOUT / "tests" / "lab"))
 
+from measure import Cost, measured, median, say
+
 import local
 from runbook_site import PLAYBOOK, Site
 
+NAMES = ("host", "compose", "kubernetes", "ssh")
 LANE = "host and nginx"
 PEERS = ("pyinfra", "shell")
 VERBS = ("deploy", "no-op deploy", "rollback")
-LIMIT_SECONDS = 300
 BASE = "1.0.1"  # what each rollback goes back to
 DEPLOY_RATIO = 3.0  # the promises, each for one target
 ROLLBACK_SECONDS = 2.0
-
-
-class Cost(NamedTuple):
-    wall: float
-    cpu: float
-    megabytes: float
 
 
 class Lane:
@@ -73,7 +67,7 @@ class Lane:
     def do(self, verb: str, version: str) -> Cost:
         nothing = verb == "no-op deploy"
         command, environment = self.command("deploy" if nothing else verb, version)
-        cost, output = measured(command, environment)
+        cost, output = succeeded(command, environment)
         if nothing != ("nothing to do" in output):
             raise SystemExit(
                 f"{self.name}: {verb} of {version} {'did something' if nothing else 'did nothing'}:\n{output}"
@@ -89,6 +83,8 @@ class Peer(Lane):
         super().__init__(name, lab, directory)
         programs = Path(sys.executable).parent
         self.facts = {
+            "manager": "supervisor",
+            "application": "demo",
             "python": sys.executable,
             "supervisorctl": str(programs / "supervisorctl"),
             "nginx": shlex.join(lab.ports["nginx_command"]),
@@ -99,6 +95,7 @@ class Peer(Lane):
             "targets": [
                 {
                     "name": name,
+                    "address": "127.0.0.1",
                     "home": str(lab.home(name)),
                     "socket": lab.ports["supervisor_sockets"][name],
                     "conf_dir": str(lab.home(name) / "supervisor.d"),
@@ -136,40 +133,11 @@ class Shell(Peer):
 LANES = {"runbook": Lane, "pyinfra": Peer, "shell": Shell}
 
 
-def measured(command: list[str], environment: dict[str, str]) -> tuple[Cost, str]:
-    """Run a command to its end. It must succeed."""
-    peak = 0
-
-    def watch(pid: int) -> None:
-        # The high-water mark only grows, so the last reading before the end is the peak.
-        nonlocal peak
-        with contextlib.suppress(OSError):
-            while True:
-                status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-                if "VmHWM:" not in status:
-                    return
-                peak = int(status.partition("VmHWM:")[2].split()[0])
-                time.sleep(0.02)
-
-    began = time.monotonic()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
-        watcher = threading.Thread(target=watch, args=(process.pid,), daemon=True)
-        watcher.start()
-        alarm = threading.Timer(LIMIT_SECONDS, process.kill)
-        alarm.start()
-        _pid, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        alarm.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        watcher.join()
-        log.seek(0)
-        output = log.read()
-    if process.returncode:
-        raise SystemExit(f"{shlex.join(command[:3])} ... ended with {process.returncode}:\n{output}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, peak / 1024), output
+def succeeded(command: list[str], environment: dict[str, str]) -> tuple[Cost, str]:
+    cost, code, output = measured(command, environment)
+    if code:
+        raise SystemExit(f"{shlex.join(command[:3])} ... ended with {code}:\n{output}")
+    return cost, output
 
 
 def measure(targets: int, rounds: int, directory: Path) -> dict[str, dict[str, Cost]]:
@@ -201,13 +169,9 @@ def measure(targets: int, rounds: int, directory: Path) -> dict[str, dict[str, C
                     costs[lane.name][verb].append(cost)
                     say(f"  {targets:>3} targets  round {number + 1}  {verb:<13} {lane.name:<8} {cost.wall:6.2f} s")
             site = lanes[0].site
-            starts.append(measured([str(PLAYBOOK), str(empty), "-i", str(site.inventory)], site.environment())[0])
+            starts.append(succeeded([str(PLAYBOOK), str(empty), "-i", str(site.inventory)], site.environment())[0])
     medians = {name: {verb: median(found) for verb, found in verbs.items()} for name, verbs in costs.items()}
     return {**medians, "start": {"start": median(starts)}}
-
-
-def median(costs: list[Cost]) -> Cost:
-    return Cost(*(statistics.median(column) for column in zip(*costs)))
 
 
 def rows(targets: int, found: dict[str, dict[str, Cost]]) -> Iterator[dict[str, Any]]:
@@ -267,21 +231,11 @@ def table(report: list[dict[str, Any]]) -> Iterator[str]:
         ).rstrip()
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", type=int, nargs="+", default=[1, 3, 10])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", type=Path, default=CHECKOUT / "build" / "bench")
-    arguments = parser.parse_args()
+def host(arguments: argparse.Namespace) -> None:
     missing = [name for name in ("bash", "curl", "jq", "sha256sum", "tar") if shutil.which(name) is None]
     if missing:
         raise SystemExit(f"bench: the peers need {', '.join(missing)}")
-    directory = arguments.directory.resolve()
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = arguments.directory
     busy = os.getloadavg()[0]  # what others were doing: it is in every wall time
     new = [
         {**one, "load_before": round(busy, 1)}
@@ -299,6 +253,33 @@ def main() -> int:
     say(f"\nmedians of {arguments.rounds} rounds, {os.cpu_count()} cores, load before {busy:.1f}\n{path}")
     if busy > 0.5:
         say("The machine was busy, so wall times and verdicts say little; CPU times say more. Run it again when idle.")
+
+
+def other(name: str, arguments: argparse.Namespace) -> None:
+    """A lane that needs Docker or a cluster."""
+    import lanes
+
+    lanes.run(name, importlib.import_module(f"lane_{name}").places(arguments), arguments.rounds, arguments.directory)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lanes", nargs="*", metavar="LANE", help=f"{', '.join(NAMES)}; {NAMES[0]} when none is named")
+    parser.add_argument("--targets", type=int, nargs="+", default=[1, 3, 10], help="for host and ssh")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", type=Path, default=CHECKOUT / "build" / "bench")
+    parser.add_argument("--docker-rollout", type=Path, metavar="PATH", help="the program, for compose")
+    arguments = parser.parse_args()
+    for name in arguments.lanes:
+        if name not in NAMES:
+            parser.error(f"a lane is one of {', '.join(NAMES)}, not {name}")
+    if arguments.rounds < 1 or min(arguments.targets) < 1:
+        parser.error("--rounds and --targets must be 1 or more")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every lab is taken down
+    arguments.directory = arguments.directory.resolve()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    for name in arguments.lanes or NAMES[:1]:
+        host(arguments) if name == "host" else other(name, arguments)
     return 0
 
 

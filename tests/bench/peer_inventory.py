@@ -14,8 +14,9 @@ from pyinfra.connectors.local import LocalConnector
 LocalConnector.make_names_data = staticmethod(lambda name=None: iter([(f"@local/{name}", {}, [])]))
 
 site = json.loads(Path(os.environ["BENCH_SITE"]).read_text(encoding="utf-8"))
-shared = {key: site[key] for key in ("python", "supervisorctl", "nginx", "include", "front", "secrets", "artifacts")}
+shared = {key: value for key, value in site.items() if key not in ("targets", "router")}
 shared["members"] = site["targets"]
-
-targets = ([(f"@local/{one['name']}", one) for one in site["targets"]], shared)
-routers = (["@local/router1"], shared)
+# Over ssh a host is called by its address.
+over_ssh = "ssh_user" in site
+targets = ([(one["address"] if over_ssh else f"@local/{one['name']}", one) for one in site["targets"]], shared)
+routers = ([site["router"] if over_ssh else "@local/router1"], shared)

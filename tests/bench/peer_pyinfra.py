@@ -11,18 +11,26 @@ import shlex
 from io import StringIO
 from pathlib import Path
 
-from pyinfra import host, inventory, logger
+from pyinfra import config, host, inventory, logger
 from pyinfra.facts.server import Command
 from pyinfra.operations import files, server
 
 SLOTS = ("blue", "green")
 data = host.data
 verb, version = data.verb, str(data.version)
+systemd = data.manager == "systemd"
+config.SUDO = systemd
+config.FAIL_PERCENT = 0  # one that fails stops all; otherwise the router would go on without it
+
+
+def value(key: str) -> str:
+    """Shell words that print what a key of a JSON object is."""
+    return f"""sed -n 's/.*"{key}": *"\\([^"]*\\)".*/\\1/p'"""
 
 
 def answer(url: str) -> str:
     """Shell words that print the version that answers at ``url``; nothing when nobody does."""
-    return f"curl -fsS -m 5 {url}/version 2>/dev/null | jq -r .version || true"
+    return f"curl -fsS -m 5 {url}/version 2>/dev/null | {value('version')} || true"
 
 
 def live_slot() -> str:
@@ -43,10 +51,31 @@ def until(test: str, tries: int, what: str, pause: float = 0.2) -> str:
 def healthy(slot: str) -> str:
     """As ours: supervisord calls the process RUNNING, which it does only after startsecs, and it answers."""
     port = getattr(data, slot)
+    if systemd:
+        running = f"systemctl is-active --quiet {data.application}-{slot}"
+    else:
+        running = f"{data.supervisorctl} -s unix://{data.socket} status demo-{slot} | grep -q RUNNING"
     return (
-        f"{data.supervisorctl} -s unix://{data.socket} status demo-{slot} | grep -q RUNNING && "
-        f'[ "$(curl -fsS -m 5 http://127.0.0.1:{port}/health 2>/dev/null | jq -r .status)" = ok ] && '
+        f"{running} && "
+        f'[ "$(curl -fsS -m 5 http://127.0.0.1:{port}/health 2>/dev/null | {value("status")})" = ok ] && '
         f'[ "$({answer(f"http://127.0.0.1:{port}")})" = {version} ]'
+    )
+
+
+def program(slot: str, release: str) -> tuple[str, str]:
+    """The file of what runs a slot, and what is in it."""
+    port = getattr(data, slot)
+    if systemd:
+        return f"/etc/systemd/system/{data.application}-{slot}.service", (
+            f"[Service]\nExecStart=/bin/sh {release}/run\nWorkingDirectory={release}/app\nUser={data.user}\n"
+            f"Environment=PORT={port} SLOT={slot}\nRestart=always\nTimeoutStopSec=5\n"
+            f"[Install]\nWantedBy=multi-user.target\n"
+        )
+    return f"{data.conf_dir}/demo-{slot}.conf", (
+        f"[program:demo-{slot}]\ncommand=/bin/sh {release}/run\ndirectory={release}/app\n"
+        f'environment=PORT="{port}",SLOT="{slot}"\nautostart=true\nautorestart=true\nstartsecs=1\n'
+        f"stopwaitsecs=5\nstopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
+        f"stdout_logfile={data.home}/{slot}.log\n"
     )
 
 
@@ -61,25 +90,31 @@ def stage(slot: str) -> None:
         name="Check and unpack it",
         commands=[f"echo '{digest}  {uploaded}' | sha256sum -c --quiet && tar -xzf {uploaded} -C {release}/app"],
     )
+    owner = data.user if systemd else None
     lines = [f"export {key}={shlex.quote(value)}" for key, value in {**data.secrets, "PYTHONUNBUFFERED": "1"}.items()]
-    files.put(name="Write the environment", src=StringIO("\n".join(lines) + "\n"), dest=f"{release}/env", mode="0600")
+    files.put(
+        name="Write the environment",
+        src=StringIO("\n".join(lines) + "\n"),
+        dest=f"{release}/env",
+        mode="0600",
+        user=owner,
+    )
     run = (
         f'#!/bin/sh\nset -eu\n. {release}/env\nexport RELEASE={version}\nexec {data.python} server.py --port "$PORT"\n'
     )
     files.put(name="Write what runs it", src=StringIO(run), dest=f"{release}/run", mode="0755")
-    conf = (
-        f"[program:demo-{slot}]\ncommand=/bin/sh {release}/run\ndirectory={release}/app\n"
-        f'environment=PORT="{getattr(data, slot)}",SLOT="{slot}"\nautostart=true\nautorestart=true\nstartsecs=1\n'
-        f"stopwaitsecs=5\nstopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
-        f"stdout_logfile={data.home}/{slot}.log\n"
-    )
-    files.put(
-        name="Write the program of the slot", src=StringIO(conf), dest=f"{data.conf_dir}/demo-{slot}.conf", mode="0600"
-    )
+    dest, conf = program(slot, release)
+    files.put(name="Write the program of the slot", src=StringIO(conf), dest=dest, mode="0600")
 
 
 def prove(slot: str, start: bool) -> None:
-    commands = [f"{data.supervisorctl} -s unix://{data.socket} update"] if start else []
+    unit = f"{data.application}-{slot}"
+    commands = []
+    if start and systemd:
+        # It calls a process active at once; ours waits for the same second.
+        commands = [f"systemctl daemon-reload && systemctl enable --quiet {unit}", f"systemctl restart {unit}; sleep 1"]
+    elif start:
+        commands = [f"{data.supervisorctl} -s unix://{data.socket} update"]
     commands.append(until(healthy(slot), 75 if start else 3, f"{slot} of {data.name} does not get healthy"))
     server.shell(name="Start the slot and prove it" if start else "Prove the slot", commands=commands)
 
@@ -88,9 +123,10 @@ def shift(slot: str) -> None:
     """Runs on the router: the include file, and back again when nginx or the answers are not right."""
     other = SLOTS[1 - SLOTS.index(slot)]
     members = "".join(
-        f"    server 127.0.0.1:{one[slot]};\n    server 127.0.0.1:{one[other]} down;\n" for one in data.members
+        f"    server {one['address']}:{one[slot]};\n    server {one['address']}:{one[other]} down;\n"
+        for one in data.members
     )
-    upstream = f"upstream demo_backend {{\n{members}    keepalive 32;\n}}\n"
+    upstream = f"upstream {data.application}_backend {{\n{members}    keepalive 32;\n}}\n"
     files.put(name="Write the upstream", src=StringIO(upstream), dest=data.include, mode="0644")
     asked = f'n=0; while [ $n -lt 5 ] && [ "$({answer(data.front)})" = {version} ]; do n=$((n+1)); done; [ $n = 5 ]'
     server.shell(

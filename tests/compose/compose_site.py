@@ -115,6 +115,7 @@ class ComposeSite(Site):
         super().__init__(lab, directory)
         self.project = f"{PREFIX}-{name}"
         self.image = f"{PREFIX}-{name}-app"
+        self.gateway = gateway
         model = MODEL.replace("IMAGE", self.image).replace("GATEWAY", gateway)
         model = model.replace("app_runtime: compose", f"app_runtime: {self.runtime}")
         (self.inventory / "group_vars" / "all.yml").write_text(model, encoding="utf-8")

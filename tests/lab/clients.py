@@ -23,14 +23,15 @@ class Client(threading.Thread):
     """Asks again and again on one connection, for as long as the server keeps it, and never asks twice.
 
     http.client opens a new connection only after an answer that said the old one ends; a connection that is lost
-    under a request is a failed request.
+    under a request is a failed request. Not ``kept``, each request has a connection of its own.
     """
 
-    def __init__(self, url: str, pause: float, stop: threading.Event) -> None:
+    def __init__(self, url: str, pause: float, stop: threading.Event, kept: bool = True) -> None:
         super().__init__(daemon=True)
         self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
         self.pause = pause
         self.stop = stop
+        self.headers = {} if kept else {"Connection": "close"}
         self.answers: list[Answer] = []
 
     def run(self) -> None:
@@ -43,7 +44,7 @@ class Client(threading.Thread):
         began = time.time()
         version, problem = "", ""
         try:
-            self.connection.request("GET", "/")
+            self.connection.request("GET", "/", headers=self.headers)
             answer = self.connection.getresponse()
             body = answer.read()
             if answer.status == 200:
@@ -57,9 +58,9 @@ class Client(threading.Thread):
 
 
 @contextmanager
-def clients(url: str, count: int, pause: float) -> Iterator[list[Client]]:
+def clients(url: str, count: int, pause: float, kept: bool = True) -> Iterator[list[Client]]:
     stop = threading.Event()
-    running = [Client(url, pause, stop) for _time in range(count)]
+    running = [Client(url, pause, stop, kept) for _time in range(count)]
     for client in running:
         client.start()
     try:
