@@ -26,6 +26,8 @@ def working(place: Place) -> Place:
     site = place.site
     if place.backend.in_place:
         pytest.skip("one release at a time anyway")
+    if place.backend.name.startswith("mixed"):
+        pytest.skip("each runtime has a row of its own")
     if any(place.backend.name.replace("haproxy", "nginx") == one.name for one in BACKENDS if one != place.backend):
         pytest.skip("the runtime moves it, whatever the router: shown behind nginx")
     path = site.inventory / "group_vars" / "all.yml" if site.inventory.is_dir() else site.inventory
