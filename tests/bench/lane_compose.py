@@ -147,13 +147,13 @@ def compose(directory: Path, docker_rollout: Optional[Path]) -> Iterator[lanes.L
             contextlib.ExitStack() as stack,
         ):
             peers: list[lanes.Peer] = [lanes.Ours(site)]
-            ports = (port for port in range(27000, 28000) if local.is_free(port))
-            theirs = [Recreate(site, directory, next(ports))]
+            ports = [port for port in range(27000, 27100) if local.is_free(port)]
+            theirs = [Recreate(site, directory, ports[0])]
             stack.callback(theirs[0].down)
             if docker_rollout:
                 if not nodes.image_exists():
                     nodes.make_image()
-                theirs.append(Rollout(site, directory, next(ports), docker_rollout))
+                theirs.append(Rollout(site, directory, ports[1], docker_rollout))
                 stack.callback(theirs[1].down)
             yield lanes.Lane("Docker Compose, behind HAProxy", WORK, [*peers, *theirs], absent)
     finally:

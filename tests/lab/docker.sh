@@ -40,7 +40,8 @@ fi
 if ! docker info >/dev/null 2>&1; then
     # In a container without CAP_SYS_RESOURCE a negative oom_score_adj can't be set, and runc gives up on it.
     wrapper=/usr/local/sbin/runc-any-oom-score
-    install -m 0755 "$(dirname "$0")/runc-any-oom-score" "$wrapper"
+    { echo '#!/usr/bin/env python3'; cat "$(dirname "$0")/runc_any_oom_score.py"; } >"$wrapper"
+    chmod +x "$wrapper"
     pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid # of an engine that was killed: its number may be another's now
     setsid dockerd --add-runtime "any-oom-score=$wrapper" --default-runtime any-oom-score \
         </dev/null >/var/log/dockerd.log 2>&1 &

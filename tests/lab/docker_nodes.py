@@ -75,7 +75,7 @@ def recipe() -> dict[str, bytes]:
         "docker-compose": Path(compose_plugin()).read_bytes(),
         "daemon.json": f"{json.dumps(DAEMON, indent=1)}\n".encode(),
         "registry.json": json.dumps({**REGISTRY, "http": {"addr": f":{PORT}"}}).encode(),
-        WRAPPER: (HERE / WRAPPER).read_bytes(),
+        WRAPPER: b"#!/usr/bin/env python3\n" + (HERE / "runc_any_oom_score.py").read_bytes(),
     }
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """runc for a Docker Engine without CAP_SYS_RESOURCE: a negative oom_score_adj can't be set there, so it is 0."""
 
 import json
