@@ -262,7 +262,7 @@ def test_hosts_that_say_the_same_share_a_sentence():
 def test_hosts_that_have_something_different_all_vote_no(names, which):
     run = Run(make("stage", "start"))
     outcomes = yes(run.state["now"])
-    for host, known in zip(TARGETS, names, strict=True):
+    for host, known in zip(TARGETS, names):
         if known is not None:
             outcomes[host]["result"]["same"] = {"the image api:2.0 of api": known, "the image db of db": ["d0"]}
     state, events = _engine.advance(run.state, outcomes, 1)
