@@ -48,9 +48,11 @@ test-sanity: setup  ## ansible-test sanity, nothing ignored
 
 # What needs no lab of its own: processes of supervisor behind nginx and HAProxy.
 LOCAL = -k "not conformance or supervisor"
+# Each file has labs of its own, and waits more than it works.
+BY_FILE = -n 2 --dist loadfile
 
 test-e2e: setup  ## whole deployments on the local lab
-	$(PYTEST) $(LOCAL) -m "not slow" tests/e2e tests/conformance
+	$(PYTEST) $(BY_FILE) $(LOCAL) -m "not slow" tests/e2e tests/conformance
 
 test-core218: setup .venv-2.18/.core  ## the smoke tests of the former with ansible-core 2.18
 	.venv-2.18/bin/python -m pytest -p no:cacheprovider --junitxml=$(RESULTS)/$@.xml -m smoke \
@@ -63,7 +65,7 @@ test-molecule: setup  ## the molecule scenarios, each skipped where its lab is n
 	$(BIN)/python tests/molecule.py $(filter-out $(if $(RUNBOOK_LAB),kubernetes),$(SCENARIOS))
 
 test-chaos: setup  ## killed, cut off and broken at every step
-	$(PYTEST) tests/chaos
+	$(PYTEST) $(BY_FILE) tests/chaos
 
 SHORT = $(BIN)/python -m pytest -p no:cacheprovider -rs -m smoke
 # What other rows have already, or what takes too long for every day.
