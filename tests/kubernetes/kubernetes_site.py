@@ -68,7 +68,6 @@ class Site(Plays):
             "runtime_kubernetes_context": self.context,
             "runtime_kubernetes_namespace": self.namespace,
             "runtime_kubernetes_expected_server": self.server,
-            "runtime_kubernetes_pre_stop_seconds": 2,
             "runtime_kubernetes_resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
             "router_kubernetes_services": {"backend": {"type": "NodePort", "node_port": self.port}},
             "app_services": [
