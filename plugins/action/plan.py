@@ -81,15 +81,16 @@ class ActionModule(ActionBase):
         )
         if opened.get("failed") or opened.get("unreachable"):
             return {**result, **opened, "changed": False}
-        state.update(run=opened["run"], fence=opened["fence"], holder=who)
+        state = _engine.numbered(state, opened["run"], opened["fence"])
+        state["holder"] = who
         line = f"run {state['run']}, holder {who['user']}@{who['host']}: {plan['reason']}"
         return {**result, "state": state, "timeline": [{"phase": "lease", "text": line, "ok": True}]}
 
 
 def ttl(state: Mapping[str, Any]) -> float:
-    """The lease lasts for the step that is about to begin; a watch renews it by itself."""
+    """The lease lasts until the step that is about to begin has ended or timed out; a watch renews it by itself."""
     step, base = state["now"], state["plan"]["lease_ttl_seconds"]
-    return float(base if step is None or step["phase"] == "watch" else max(base, step["budget_seconds"] + 30))
+    return float(base if step is None or step["phase"] == "watch" else max(base, step["timeout_seconds"] + 30))
 
 
 def summary(plan: Mapping[str, Any]) -> dict[str, Any]:

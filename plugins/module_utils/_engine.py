@@ -24,6 +24,7 @@ def begin(plan: Mapping[str, Any], at: float) -> State:
         "plan": plan,
         "run": 0,
         "fence": 0,
+        "host_fence": 0,
         "started": at,
         "direction": "forward",
         "todo": list(plan["steps"]),
@@ -35,6 +36,12 @@ def begin(plan: Mapping[str, Any], at: float) -> State:
         "connections_cut": 0,
         "log": {},
     }
+
+
+def numbered(state: State, run: int, fence: int) -> State:
+    """Of the fencing numbers of hosts every run has two. The way back has the higher one, so that what is left of a
+    step that timed out is refused once the way back was there."""
+    return {**state, "run": run, "fence": fence, "host_fence": 2 * fence}
 
 
 def intent(state: State, at: float) -> tuple[State, list[Event]]:
@@ -143,6 +150,7 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
             state["failure"] = _failure(step, bad, results)
         if state["direction"] == "forward":
             state["direction"] = "revert"
+            state["host_fence"] += 1
             state["todo"] = way_back(state)
         else:
             # What may still have traffic is not stopped: a router that did not go back would answer nothing at all.

@@ -34,22 +34,8 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._records import 
 
 Record = dict[str, Any]
 
-# The options of the module journal, which the controller's own calls are completed by as well.
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "directory": {"type": "path"},
-    "kubernetes": {
-        "type": "dict",
-        "options": {
-            "context": {"type": "str", "required": True},
-            "namespace": {"type": "str", "required": True},
-            "expected_server": {"type": "str", "default": ""},
-            "kubeconfig": {"type": "path"},
-            "kubectl": {"type": "list", "elements": "str", "default": ["kubectl"]},
-            "request_seconds": {"type": "float", "default": 10},
-            "application": {"type": "str", "required": True},
-            "environment": {"type": "str", "required": True},
-        },
-    },
+# What the modules of both stores take, documented by the fragment journal.
+OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "required": True, "choices": ["read", "opened", "written", "renewed", "closed"]},
     "wait_seconds": {"type": "float", "default": 0},
     "recent": {"type": "int", "default": 20},
@@ -65,41 +51,44 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "events": {"type": "list", "elements": "dict", "default": []},
     "record": {"type": "dict", "default": {}},
 }
-ONE_STORE = [("directory", "kubernetes")]  # exactly one of them is given
+# The options of the module journal, which the controller's own calls are completed by as well.
+ARGUMENTS: dict[str, dict[str, Any]] = {"directory": {"type": "path", "required": True}, **OPTIONS}
 
 
 def call(given: Mapping[str, Any]) -> Record:
-    """What one call of the module returns: the journal is read, or changed as ``state`` says."""
+    """What one call of the module journal returns."""
+    return answer(Journal(Path(given["directory"])), given, given["directory"])
+
+
+def answer(journal: Rules, given: Mapping[str, Any], where: str) -> Record:
+    """The journal is read, or changed as ``state`` says; ``where`` it is, for the operator."""
     state = given["state"]
-    where = given["directory"] or f"namespace {given['kubernetes']['namespace']}"
     try:
-        with _rules(given) as journal:
-            if state == "read":
-                read = journal.read(given["wait_seconds"])
-                return {"changed": False, **read, "history": brief(read["history"], given["recent"])}
-            result = {"changed": state != "renewed", "run": given["run"], "fence": given["fence"]}
-            if state == "opened":
-                words = ("holder", "reason", "ttl_seconds", "basis", "plan", "events", "settled", "dead_fence")
-                return {**result, **journal.open(**{word: given[word] for word in words})}
-            own = (given["run"], given["fence"], given["events"])
-            if state == "closed":
-                return {**result, **journal.close(*own, given["record"])}
-            return {**result, **journal.write(*own, given["ttl_seconds"])}
+        if state == "read":
+            read = journal.read(given["wait_seconds"])
+            return {"changed": False, **read, "history": brief(read["history"], given["recent"])}
+        result = {"changed": state != "renewed", "run": given["run"], "fence": given["fence"]}
+        if state == "opened":
+            words = ("holder", "reason", "ttl_seconds", "basis", "plan", "events", "settled", "dead_fence")
+            return {**result, **journal.open(**{word: given[word] for word in words})}
+        own = (given["run"], given["fence"], given["events"])
+        if state == "closed":
+            return {**result, **journal.close(*own, given["record"])}
+        return {**result, **journal.write(*own, given["ttl_seconds"])}
     except (OSError, ValueError) as error:
         verb = "read" if state == "read" else "written"
         raise RunbookError(f"the journal in {where} cannot be {verb}: {error}") from error
 
 
-@contextlib.contextmanager
-def _rules(given: Mapping[str, Any]) -> Iterator[Rules]:
-    if given["directory"]:
-        yield Journal(Path(given["directory"]))
-        return
-    # Only here: that one is made of this one.
-    from ansible_collections.signalbox.runbook.plugins.module_utils._journal_kubernetes import opened
-
-    with opened(given["kubernetes"]) as store:
-        yield Rules(store)
+def run_module(module: Any, call: Callable[[Mapping[str, Any]], Record]) -> None:
+    """What both modules do with their AnsibleModule."""
+    given = module.params
+    if module.check_mode and given["state"] != "read":
+        module.exit_json(changed=True, at=0.0, run=given["run"], fence=given["fence"])
+    try:
+        module.exit_json(**call(given))
+    except RunbookError as error:
+        module.fail_json(msg=str(error), **error.details)
 
 
 def utc(seconds: float) -> str:

@@ -32,21 +32,27 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
+from ansible_collections.signalbox.runbook.plugins.module_utils import _journal, _kubernetes_api
 from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_objects as objects
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Record, line, lost, parse_lines, stale
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import (
+    Record,
+    Rules,
+    line,
+    lost,
+    parse_lines,
+    stale,
+)
 from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import (
     Api,
     ConflictError,
     Object,
     UnreachableError,
-    connected,
 )
 
 KEEP_RUNS = 50
@@ -59,18 +65,15 @@ TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 LINES = "lines.jsonl"
 
 
-@contextlib.contextmanager
-def opened(at: Mapping[str, Any]) -> Iterator[Objects]:
-    """``at`` are the suboptions ``kubernetes`` of the module journal."""
-    with connected(
-        at["context"],
-        at["namespace"],
-        os.path.expanduser(os.path.expandvars(at["kubeconfig"] or "")),
-        at["expected_server"],
-        at["kubectl"],
-        at["request_seconds"],
-    ) as api:
-        yield Objects(api, at["application"], at["environment"])
+# The options of the module kubernetes_journal, which the controller's own calls are completed by as well.
+ARGUMENTS: dict[str, dict[str, Any]] = {**_kubernetes_api.OPTIONS, **_journal.OPTIONS}
+
+
+def call(given: Mapping[str, Any]) -> Record:
+    """What one call of the module kubernetes_journal returns."""
+    with _kubernetes_api.connected_by(given) as api:
+        rules = Rules(Objects(api, given["application"], given["environment"]))
+        return _journal.answer(rules, given, f"namespace {given['namespace']}")
 
 
 class Objects:

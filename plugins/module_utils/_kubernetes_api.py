@@ -61,6 +61,19 @@ STABLE = {"Deployment": "apps/v1", "Lease": "coordination.k8s.io/v1"}  # the sam
 VERSIONS = ("v1", "v1beta1", "v2", "v2beta2")  # v1 first: of what we use of an autoscaler it has all, everywhere
 
 
+# What every module takes that speaks to a namespace; documented by the fragment cluster.
+OPTIONS: dict[str, Any] = {
+    "context": {"type": "str", "required": True},
+    "namespace": {"type": "str", "required": True},
+    "expected_server": {"type": "str", "default": ""},
+    "kubeconfig": {"type": "path"},
+    "kubectl": {"type": "list", "elements": "str", "default": ["kubectl"]},
+    "request_seconds": {"type": "float", "default": 10},
+    "application": {"type": "str", "required": True},
+    "environment": {"type": "str", "required": True},
+}
+
+
 class Reached(NamedTuple):
     """An HTTP answer of the API server, or of what it hands requests on to."""
 
@@ -137,7 +150,7 @@ def _absent(program: str, error: OSError) -> str:
 def connected(
     context: str,
     namespace: str,
-    kubeconfig: str = "",
+    kubeconfig: Optional[str] = None,
     expected_server: str = "",
     kubectl: Sequence[str] = ("kubectl",),
     request_seconds: float = 10.0,
@@ -166,6 +179,12 @@ def connected(
             finally:
                 process.kill()
                 process.wait()
+
+
+def connected_by(given: Mapping[str, Any]) -> contextlib.AbstractContextManager[Api]:
+    """The namespace that the OPTIONS of a module name."""
+    words = ("context", "namespace", "kubeconfig", "expected_server", "kubectl", "request_seconds")
+    return connected(*(given[word] for word in words))
 
 
 @contextlib.contextmanager

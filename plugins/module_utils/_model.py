@@ -192,12 +192,12 @@ def _store(model: Model, problems: Problems) -> None:
 
 
 def store(model: Model) -> dict[str, Any]:
-    """Where the journal is, as the module journal is told."""
+    """Where the journal is, as its module is told."""
     if model["app_state_store"] == "directory":
         return {"directory": model["app_state_dir"]}
     words = ("context", "namespace", "expected_server", "kubeconfig", "kubectl", "request_seconds")
     named = {"application": model["app_name"], "environment": model["app_environment"]}
-    return {"kubernetes": {**{word: model[f"runtime_kubernetes_{word}"] for word in words}, **named}}
+    return {**{word: model[f"runtime_kubernetes_{word}"] for word in words}, **named}
 
 
 def _cluster(model: Model, verb: str, problems: Problems) -> None:

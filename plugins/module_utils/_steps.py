@@ -21,6 +21,7 @@ Shares = Mapping[str, str]  # host to the slot that has its traffic; empty for n
 
 CONTROLLER = "localhost"
 SHIFT_SECONDS = 90  # testing, reloading and confirming a router, and once more when the old weights are put back
+SILENT_SECONDS = 30  # connecting, and starting a module, on a busy host
 VERIFY_SECONDS = 30  # asking the slots once more; the probes' own deadline is below it
 
 
@@ -53,7 +54,7 @@ class Steps:
             "text": text,
             "budget_seconds": budget,
             # A backend keeps its budget by itself. This ends the wait for a host that says nothing any more.
-            "timeout_seconds": math.ceil(2 * budget + 30),
+            "timeout_seconds": math.ceil(budget + SILENT_SECONDS),
             **more,
         }
 

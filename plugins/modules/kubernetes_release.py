@@ -31,6 +31,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows what the slots hold before and after.
+extends_documentation_fragment: [signalbox.runbook.cluster]
 options:
   state:
     description:
@@ -41,38 +42,6 @@ options:
     type: str
     choices: [read, staged, started, proven, stopped, pruned]
     default: read
-  context:
-    description: Context of the kubeconfig. The current context is never taken.
-    type: str
-    required: true
-  namespace:
-    description: The namespace, which must exist. That of the context is never taken.
-    type: str
-    required: true
-  expected_server:
-    description: URL of the API server that the context must lead to, empty for any.
-    type: str
-    default: ""
-  kubeconfig:
-    description: The kubeconfig. By default that of E(KUBECONFIG) or C(~/.kube/config).
-    type: path
-  kubectl:
-    description: Words that run kubectl on this host.
-    type: list
-    elements: str
-    default: [kubectl]
-  request_seconds:
-    description: Longest time for one answer of the API server, in seconds.
-    type: float
-    default: 10
-  application:
-    description: Name of the application. The names of all its objects begin with it.
-    type: str
-    required: true
-  environment:
-    description: Name of the environment. A namespace holds an application for one environment only.
-    type: str
-    required: true
   fence:
     description: Fencing number of the run; a lower one than the highest seen is refused. Not needed for V(read).
     type: int
@@ -324,7 +293,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import connected
+from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import OPTIONS, connected_by
 from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_objects import SETTINGS, SLOTS
 from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_release import Releases
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import closest
@@ -426,14 +395,7 @@ def measured(scaled: dict[str, int], settings: dict[str, Any], service: str) -> 
 
 
 def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    with connected(
-        params["context"],
-        params["namespace"],
-        params["kubeconfig"] or "",
-        params["expected_server"],
-        params["kubectl"],
-        params["request_seconds"],
-    ) as api:
+    with connected_by(params) as api:
         settings = {key: params[key] for key in IN_CLUSTER}
         releases = Releases(api, params["application"], params["environment"], params["fence"] or 0, settings)
         state, services, slot = params["state"], params["services"], params["slot"]
@@ -464,14 +426,7 @@ def main() -> None:
                 "default": "read",
                 "choices": ["read", "staged", "started", "proven", "stopped", "pruned"],
             },
-            "context": {"type": "str", "required": True},
-            "namespace": {"type": "str", "required": True},
-            "expected_server": {"type": "str", "default": ""},
-            "kubeconfig": {"type": "path"},
-            "kubectl": {"type": "list", "elements": "str", "default": ["kubectl"]},
-            "request_seconds": {"type": "float", "default": 10},
-            "application": {"type": "str", "required": True},
-            "environment": {"type": "str", "required": True},
+            **OPTIONS,
             "fence": {"type": "int"},
             "slot": {"type": "str", "choices": list(SLOTS)},
             "live_slot": {"type": "str", "default": ""},

@@ -35,6 +35,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows the selectors before and after.
+extends_documentation_fragment: [signalbox.runbook.cluster]
 options:
   state:
     description:
@@ -43,38 +44,6 @@ options:
     type: str
     choices: [read, shifted]
     default: read
-  context:
-    description: Context of the kubeconfig. The current context is never taken.
-    type: str
-    required: true
-  namespace:
-    description: The namespace, which must exist. That of the context is never taken.
-    type: str
-    required: true
-  expected_server:
-    description: URL of the API server that the context must lead to, empty for any.
-    type: str
-    default: ""
-  kubeconfig:
-    description: The kubeconfig. By default that of E(KUBECONFIG) or C(~/.kube/config).
-    type: path
-  kubectl:
-    description: Words that run kubectl on this host.
-    type: list
-    elements: str
-    default: [kubectl]
-  request_seconds:
-    description: Longest time for one answer of the API server, in seconds.
-    type: float
-    default: 10
-  application:
-    description: Name of the application. The names of all its objects begin with it.
-    type: str
-    required: true
-  environment:
-    description: Name of the environment. A namespace holds an application for one environment only.
-    type: str
-    required: true
   fence:
     description: Fencing number of the run; a lower one than the highest seen is refused. Not needed for V(read).
     type: int
@@ -245,7 +214,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import connected
+from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_api import OPTIONS, connected_by
 from ansible_collections.signalbox.runbook.plugins.module_utils._kubernetes_service import Services
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import ask, endpoint
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import closest
@@ -281,14 +250,7 @@ def arrange(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     def confirm(deadline_seconds: float) -> list[dict[str, Any]]:
         return [one.to_dict() for one in ask(probes, deadline_seconds=deadline_seconds, interval_seconds=0.02)]
 
-    with connected(
-        params["context"],
-        params["namespace"],
-        params["kubeconfig"] or "",
-        params["expected_server"],
-        params["kubectl"],
-        params["request_seconds"],
-    ) as api:
+    with connected_by(params) as api:
         router = Services(
             api,
             params["application"],
@@ -323,14 +285,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "default": "read", "choices": ["read", "shifted"]},
-            "context": {"type": "str", "required": True},
-            "namespace": {"type": "str", "required": True},
-            "expected_server": {"type": "str", "default": ""},
-            "kubeconfig": {"type": "path"},
-            "kubectl": {"type": "list", "elements": "str", "default": ["kubectl"]},
-            "request_seconds": {"type": "float", "default": 10},
-            "application": {"type": "str", "required": True},
-            "environment": {"type": "str", "required": True},
+            **OPTIONS,
             "fence": {"type": "int"},
             "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE_OPTIONS},
             "overrides": {"type": "dict", "default": {}},

@@ -32,6 +32,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows the state of the release before and after.
+extends_documentation_fragment: [signalbox.runbook.container]
 options:
   home:
     description: Directory of the application on the target.
@@ -74,14 +75,6 @@ options:
       names a file that is gone.
     type: bool
     default: true
-  container_command:
-    description:
-      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
-        are containers.
-      - The environment of the service reaches the container through it, so V(sudo) is refused.
-    type: list
-    elements: str
-    default: [docker]
   container_prefix:
     description:
       - Beginning of the names of our own, C(runbook/prefix-service:id), by which images stay on the target.

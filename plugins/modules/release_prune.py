@@ -23,6 +23,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows the releases that are there before and after.
+extends_documentation_fragment: [signalbox.runbook.container]
 options:
   home:
     description: Directory of the application on the target.
@@ -42,14 +43,6 @@ options:
     type: list
     elements: str
     default: []
-  container_command:
-    description:
-      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
-        are containers.
-      - The environment of the service reaches the container through it, so V(sudo) is refused.
-    type: list
-    elements: str
-    default: [docker]
   container_prefix:
     description: Beginning of the names of our own by which images stay on the target. Needed where there are images.
     type: str

@@ -31,6 +31,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows release, version, ports and process states of the slot before and after.
+extends_documentation_fragment: [signalbox.runbook.container]
 options:
   home:
     description: Directory of the application on the target, with C(releases), C(slots) and C(log) below it.
@@ -210,14 +211,6 @@ options:
     description: Seconds that a process must have run without a restart to count as running. For O(manager=systemd).
     type: float
     default: 3
-  container_command:
-    description:
-      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
-        are containers.
-      - The environment of the service reaches the container through it, so V(sudo) is refused.
-    type: list
-    elements: str
-    default: [docker]
   container_prefix:
     description: Beginning of the names of containers, which go on with C(-service-slot). By default O(application).
     type: str

@@ -20,6 +20,7 @@ attributes:
   diff_mode:
     support: none
     description: The module only reads.
+extends_documentation_fragment: [signalbox.runbook.container]
 options:
   home:
     description: Directory of the application on the target. It need not exist yet.
@@ -52,14 +53,6 @@ options:
     description: Seconds that a process must have run without a restart to count as running. For O(manager=systemd).
     type: float
     default: 3
-  container_command:
-    description:
-      - Words that run the command line of the Docker Engine, or of another one with the same words, for services that
-        are containers.
-      - The environment of the service reaches the container through it, so V(sudo) is refused.
-    type: list
-    elements: str
-    default: [docker]
   services:
     description: The services whose probes are asked, in every slot in which their process is C(RUNNING).
     type: list

@@ -36,7 +36,8 @@ options:
   journal:
     description:
       - The run, fence and ttl_seconds of the lease that is renewed.
-      - Its C(store) has C(directory) or C(kubernetes) as of M(signalbox.runbook.journal).
+      - Its C(store) says where that is, in options of M(signalbox.runbook.journal) or
+        M(signalbox.runbook.kubernetes_journal).
     type: dict
     required: true
   began:

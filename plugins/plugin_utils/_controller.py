@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable
 
 import yaml
@@ -211,24 +212,35 @@ def is_here(action: Any) -> bool:
 
 
 def journal(action: Any, task_vars: Mapping[str, Any], **given: Any) -> dict[str, Any]:
-    """One call of the module journal on the state host, which is the host of the action's task.
+    """One call of the module of the journal on the state host, which is the host of the action's task.
 
     Where that is this machine, the core is asked in place: packing and starting a module for it costs a third of a
     second, and every step of a run waits for it once.
     """
+    name, core = _module_of(given)
     if not is_here(action):
-        name = "signalbox.runbook.journal"
-        answer: dict[str, Any] = action._execute_module(module_name=name, module_args=given, task_vars=dict(task_vars))
+        answer: dict[str, Any] = action._execute_module(
+            module_name=f"signalbox.runbook.{name}", module_args=given, task_vars=dict(task_vars)
+        )
         return answer
-    asked = {key: given.get(key, option.get("default")) for key, option in _journal.ARGUMENTS.items()}
+    asked = {key: given.get(key, option.get("default")) for key, option in core.ARGUMENTS.items()}
     complete = {
-        key: value if value is None else CASTS.get(_journal.ARGUMENTS[key]["type"], plain)(value)
+        key: value if value is None else CASTS.get(core.ARGUMENTS[key]["type"], plain)(value)
         for key, value in asked.items()
     }
     try:
-        return {"failed": False, **_journal.call(complete)}
+        return {"failed": False, **core.call(complete)}
     except RunbookError as error:
         return {"failed": True, "msg": str(error), **error.details}
+
+
+def _module_of(store: Mapping[str, Any]) -> tuple[str, ModuleType]:
+    if "directory" in store:
+        return "journal", _journal
+    # Only where it is used: what speaks to a cluster takes longer to load than all the rest.
+    from ansible_collections.signalbox.runbook.plugins.module_utils import _journal_kubernetes
+
+    return "kubernetes_journal", _journal_kubernetes
 
 
 # -- the holder of a lease --------------------------------------------------------------------------------------

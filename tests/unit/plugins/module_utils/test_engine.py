@@ -422,6 +422,18 @@ def test_times_texts_and_cut_connections_are_kept():
     assert state["connections_cut"] == 6
 
 
+def test_the_way_back_has_a_higher_number_than_what_it_takes_back():
+    """What is left of a step that timed out may arrive after it, and must be refused then."""
+    state = _engine.numbered(Run(make("start", "shift")).state, 7, 41)
+    assert (state["run"], state["fence"]) == (7, 41)
+    forward = state["host_fence"]
+    state, _events = _engine.advance(state, yes(state["now"]), 1)
+    assert state["host_fence"] == forward
+    state, _events = _engine.advance(state, {}, 2)
+    assert state["direction"] == "revert" and state["fence"] == 41
+    assert forward < state["host_fence"] < _engine.numbered(state, 8, 42)["host_fence"]
+
+
 def test_the_last_words_are_those_of_what_failed():
     """In place the old release is stopped first: what it said then explains nothing."""
     run = Run(make("start", "shift"))

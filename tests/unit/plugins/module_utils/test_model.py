@@ -1171,16 +1171,14 @@ def test_the_journal_is_where_the_model_says():
     model, bad = _model.load(changed(*given), SPECS, "rollback")
     assert list(bad) == []
     assert _model.store(model) == {
-        "kubernetes": {
-            "context": "production",
-            "namespace": "shop",
-            "expected_server": "",
-            "kubeconfig": "",
-            "kubectl": ["kubectl"],
-            "request_seconds": 10,
-            "application": "clickview",
-            "environment": "production",
-        }
+        "context": "production",
+        "namespace": "shop",
+        "expected_server": "",
+        "kubeconfig": "",
+        "kubectl": ["kubectl"],
+        "request_seconds": 10,
+        "application": "clickview",
+        "environment": "production",
     }
 
 

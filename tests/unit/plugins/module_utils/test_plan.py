@@ -440,6 +440,7 @@ def test_plans_are_plain_data_without_secrets_and_so_is_what_the_journal_keeps(t
         assert json.loads(text) == plan
         assert SECRET not in text
         assert "clickview==1.0" not in json.dumps({**plan, "artifacts": {}})  # it only names what it is made of
+        assert all(step["timeout_seconds"] >= step["budget_seconds"] + 30 for step in plan["steps"] + plan["revert"])
         assert plan["budget_seconds"] == sum(step["budget_seconds"] for step in plan["steps"])
         ids = [step["id"] for step in [*plan["steps"], *plan["revert"]]]
         assert len(set(ids)) == len(ids)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import Journal
-from ansible_collections.signalbox.runbook.plugins.modules import journal
+from ansible_collections.signalbox.runbook.plugins.modules import journal, kubernetes_journal
 
 HOLDER = {"user": "anna", "host": "ops1"}
 PLAN = {"verb": "deploy", "to": {"release": "r1", "version": "1.3.0", "slot": "green"}}
@@ -180,27 +180,18 @@ def test_wrong_arguments_fail_before_anything_is_written(run, directory, argumen
 NAMESPACE = {"context": "nowhere", "namespace": "shop", "application": "demo", "environment": "production"}
 
 
-@pytest.mark.parametrize("directory", [None, "/both"])
-def test_exactly_one_place_is_given(capsys, directory):
-    places = {"directory": directory, "kubernetes": NAMESPACE} if directory else {}
-    with patch_module_args({"state": "read", **places}), pytest.raises(SystemExit):
-        journal.main()
-    said = json.loads(capsys.readouterr().out)["msg"]
-    assert "directory" in said and "kubernetes" in said
-
-
 def test_a_namespace_that_can_not_be_reached_is_one_sentence(capsys):
-    given = {"state": "read", "kubernetes": {**NAMESPACE, "kubectl": ["no-kubectl"]}}
+    given = {"state": "read", **NAMESPACE, "kubectl": ["no-kubectl"]}
     with patch_module_args(given), pytest.raises(SystemExit):
-        journal.main()
+        kubernetes_journal.main()
     assert "kubectl: 'no-kubectl' cannot be run on this host" in json.loads(capsys.readouterr().out)["msg"]
 
 
-def test_documentation_fits():
-    documentation = yaml.safe_load(journal.DOCUMENTATION)
-    assert documentation["version_added"] == "0.1.0"
-    for text in (journal.EXAMPLES, journal.RETURN):
-        assert yaml.safe_load(text)
-    for task in yaml.safe_load(journal.EXAMPLES):
-        options = task["signalbox.runbook.journal"]
-        assert set(options) <= set(documentation["options"])
+@pytest.mark.parametrize("module", [journal, kubernetes_journal])
+def test_documentation_fits(module):
+    """Sanity tests see that the options of the documentation and its fragments are just these."""
+    name = module.__name__.rpartition(".")[2]
+    assert yaml.safe_load(module.DOCUMENTATION)["version_added"] == "0.1.0"
+    assert yaml.safe_load(module.RETURN)
+    for task in yaml.safe_load(module.EXAMPLES):
+        assert set(task[f"signalbox.runbook.{name}"]) <= set(module.ARGUMENTS)
