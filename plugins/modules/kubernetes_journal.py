@@ -37,6 +37,11 @@ run:
   returned: when O(state) is not V(read)
   type: int
   sample: 42
+fence:
+  description: Fencing number of the run; for V(read) the last one given out.
+  returned: success
+  type: int
+  sample: 42
 """
 
 from ansible.module_utils.basic import AnsibleModule
