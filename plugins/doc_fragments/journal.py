@@ -18,9 +18,10 @@ options:
       - V(written) appends O(events) and renews the lease. It fails when the lease was taken over.
       - V(renewed) only renews the lease.
       - V(closed) appends O(events), adds O(record) to the history and releases the lease.
+      - V(noted) adds O(record), the statement of a person, to the history while nobody holds the lease.
     type: str
     required: true
-    choices: [read, opened, written, renewed, closed]
+    choices: [read, opened, written, renewed, closed, noted]
   wait_seconds:
     description: How long V(read) waits for another run's lease to end, in seconds.
     type: float

@@ -30,13 +30,13 @@ from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._files import fsync_directory, read_json, write_json
-from ansible_collections.signalbox.runbook.plugins.module_utils._records import brief
+from ansible_collections.signalbox.runbook.plugins.module_utils._records import brief, split
 
 Record = dict[str, Any]
 
 # What the modules of both stores take, documented by the fragment journal.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "required": True, "choices": ["read", "opened", "written", "renewed", "closed"]},
+    "state": {"type": "str", "required": True, "choices": ["read", "opened", "written", "renewed", "closed", "noted"]},
     "wait_seconds": {"type": "float", "default": 0},
     "recent": {"type": "int", "default": 20},
     "ttl_seconds": {"type": "float", "default": 60},
@@ -51,6 +51,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "events": {"type": "list", "elements": "dict", "default": []},
     "record": {"type": "dict", "default": {}},
 }
+NOTE_SECONDS = 30  # of the lease that a statement takes, should nobody give it back
+
 # The options of the module journal, which the controller's own calls are completed by as well.
 ARGUMENTS: dict[str, dict[str, Any]] = {"directory": {"type": "path", "required": True}, **OPTIONS}
 
@@ -66,11 +68,14 @@ def answer(journal: Rules, given: Mapping[str, Any], where: str) -> Record:
     try:
         if state == "read":
             read = journal.read(given["wait_seconds"])
-            return {"changed": False, **read, "history": brief(read["history"], given["recent"])}
+            history, notes = split(read["history"])
+            return {"changed": False, **read, "history": brief(history, given["recent"]), "notes": notes}
         result = {"changed": state != "renewed", "run": given["run"], "fence": given["fence"]}
         if state == "opened":
             words = ("holder", "reason", "ttl_seconds", "basis", "plan", "events", "settled", "dead_fence")
             return {**result, **journal.open(**{word: given[word] for word in words})}
+        if state == "noted":
+            return {**result, **journal.note(given["holder"], given["reason"], given["record"])}
         own = (given["run"], given["fence"], given["events"])
         if state == "closed":
             return {**result, **journal.close(*own, given["record"])}
@@ -228,9 +233,7 @@ class Rules:
             ended = {record["run"] for record in history} & {record["run"] for record in settled}
             if last["fence"] != basis or ended:  # ended: the run to settle was alive after all and ended by itself
                 raise stale(last.get("run"))
-            runs = self.store.runs()
-            run = max([runs[-1] if runs else 0, *(record["run"] for record in history[-1:])]) + 1
-            fence = last["fence"] + 1
+            run, fence = self._next(), last["fence"] + 1
             # First the lease, then the run, then the records of those it settles: after a crash between them the
             # next run finds one more unfinished run, never one that nobody settles.
             self._write_lease(run, fence, holder, reason, now, now, ttl_seconds)
@@ -257,6 +260,26 @@ class Rules:
             self.store.add_history([{**record, "run": run, "fence": fence, "ended": now}])
             self.store.keep_lease({**lease, "released": True, "expires": now})
             return {"at": now}
+
+    def note(self, holder: Mapping[str, Any], reason: str, record: Mapping[str, Any]) -> Record:
+        """A statement of a person: a record with a number of its own, of a run that changed nothing and has no events.
+
+        The lease is taken for it and given back, so that no run's plan is older than what it was allowed by."""
+        with self.store.changing(beginning=True):
+            last = self.store.last_lease() or {"fence": 0, "released": True}
+            lease, now = self._judged(last), self.store.clock()
+            if lease and not lease["expired"]:
+                raise RunbookError(lease_problem(lease, now), lease=lease)
+            run, fence = self._next(), last["fence"] + 1
+            self._write_lease(run, fence, holder, reason, now, now, NOTE_SECONDS)
+            self.store.add_history([{**record, "run": run, "fence": fence, "ended": now}])
+            written = self.store.last_lease() or {}
+            self.store.keep_lease({**written, "released": True, "expires": now})
+            return {"run": run, "fence": fence, "at": now}
+
+    def _next(self) -> int:
+        runs, history = self.store.runs(), self.store.history()
+        return max([0, *runs[-1:], *(record["run"] for record in history[-1:])]) + 1
 
     def _own(self, run: int, fence: int) -> Record:
         lease = self.store.last_lease()

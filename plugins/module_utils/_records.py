@@ -23,6 +23,14 @@ Release = dict[str, str]
 LIVE_OUTCOMES = ("deployed", "restored")
 # Verbs that bring a new release.
 FORWARD = ("deploy", "promote")
+# Verbs whose records are statements of people; nothing was changed by them.
+STATEMENTS = ("attest",)
+
+
+def split(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The records of changes, which all other functions here are about, and the statements."""
+    said = [record for record in records if record["verb"] in STATEMENTS]
+    return [record for record in records if record["verb"] not in STATEMENTS], said
 
 
 def live(records: Sequence[Record]) -> Optional[dict[str, Any]]:

@@ -66,6 +66,11 @@ history:
   returned: when O(state) is V(read)
   type: list
   elements: dict
+notes:
+  description: Statements of people, oldest first.
+  returned: when O(state) is V(read)
+  type: list
+  elements: dict
 unfinished:
   description: Runs that did not end, each with its number and events.
   returned: when O(state) is V(read)

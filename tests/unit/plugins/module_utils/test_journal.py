@@ -350,6 +350,53 @@ def test_waiting_ends_when_its_own_time_is_over(journal, clock):
     assert sum(clock.slept) == 10
 
 
+SAID = {"verb": "attest", "gate": "plan", "by": HOLDER, "outcome": "attested"}
+
+
+def test_a_statement_is_a_record_of_a_run_that_did_nothing(journal, clock):
+    first = begin(journal)
+    journal.close(first["run"], first["fence"], [], {"verb": "deploy", "outcome": "deployed"})
+    noted = journal.note(HOLDER, "attest plan", SAID)
+    assert noted == {"run": 2, "fence": 2, "at": NOON}
+    read = journal.read()
+    assert read["history"][-1] == {**SAID, "run": 2, "fence": 2, "ended": NOON}
+    assert read["lease"] is None and read["unfinished"] == [] and read["fence"] == 2
+    assert begin(journal, basis=2)["run"] == 3
+
+
+def test_a_statement_waits_for_no_run_and_ends_none(journal, clock):
+    first = begin(journal)
+    with pytest.raises(RunbookError, match="holds the lease since"):
+        journal.note(HOLDER, "attest plan", SAID)
+    assert journal.read()["history"] == []
+    journal.write(first["run"], first["fence"], [], 60)
+
+
+def test_a_plan_from_before_a_statement_is_stale(journal, clock):
+    journal.note(HOLDER, "attest plan", SAID)
+    with pytest.raises(RunbookError, match="came between"):
+        begin(journal, basis=0)
+
+
+def test_after_a_run_that_did_not_end_a_statement_leaves_it_to_be_settled(journal, clock):
+    first = begin(journal, ttl_seconds=60)
+    clock.now += 61
+    journal.note(HOLDER, "attest plan", SAID)
+    assert [run["run"] for run in journal.read()["unfinished"]] == [first["run"]]
+    with pytest.raises(RunbookError, match="no longer holds the lease: nobody does"):
+        journal.write(first["run"], first["fence"], [], 60)
+
+
+def test_statements_are_told_apart_from_changes(tmp_path):
+    from ansible_collections.signalbox.runbook.plugins.module_utils import _journal
+
+    given = {"directory": str(tmp_path), "run": 0, "fence": 0, "wait_seconds": 0, "recent": 0, "reason": "attest plan"}
+    noted = _journal.call({**given, "state": "noted", "holder": HOLDER, "record": SAID})
+    assert noted["changed"] and noted["run"] == 1
+    read = _journal.call({**given, "state": "read"})
+    assert read["history"] == [] and [note["gate"] for note in read["notes"]] == ["plan"]
+
+
 def test_without_waiting_nobody_sleeps(journal, clock):
     begin(journal)
     journal.read(0)

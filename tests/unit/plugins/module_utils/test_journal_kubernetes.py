@@ -38,6 +38,10 @@ SHARED = """
     test_waiting_ends_when_the_lease_ends
     test_waiting_ends_when_its_own_time_is_over
     test_without_waiting_nobody_sleeps
+    test_a_statement_is_a_record_of_a_run_that_did_nothing
+    test_a_statement_waits_for_no_run_and_ends_none
+    test_a_plan_from_before_a_statement_is_stale
+    test_after_a_run_that_did_not_end_a_statement_leaves_it_to_be_settled
 """
 globals().update({name: vars(rules)[name] for name in SHARED.split()})
 
