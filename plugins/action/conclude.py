@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _accounting, _engine, _plan, _report
+from ansible_collections.signalbox.runbook.plugins.module_utils import _accounting, _engine, _gates, _plan, _report
 from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import TIDY, shown
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
@@ -59,6 +59,8 @@ class ActionModule(ActionBase):
         samples = [{**bucket, "t": bucket["t"] + offset} for bucket in measured.get("samples") or []]
         report = {**_report_of(state, record, ended), "samples": samples}
         where = _write(report, before["report_dir"])
+        if record["outcome"] == "deployed":
+            _write_proof(record, state, ended, before["report_dir"])
         good = record["outcome"] in GOOD and not problem
         result.update(changed=True, failed=not good, outcome=record["outcome"], report=report, closing=_closing(report))
         result["closing"].append(f"report: {where}    next: ansible-playbook status.yml")
@@ -103,6 +105,7 @@ def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float
         "tidy_problem": state.get("tidy_problem", ""),
         "diagnosis": failure.get("diagnosis", []),
         "log": state["log"],
+        **({"decision": state["kept"]["decision"]} if "decision" in state["kept"] else {}),
     }
 
 
@@ -116,6 +119,15 @@ def _write(report: Mapping[str, Any], directory: str) -> str:
         path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
     return f"{stem}.html"
+
+
+def _write_proof(record: Mapping[str, Any], state: Mapping[str, Any], ended: float, directory: str) -> None:
+    """That this release was verified here, for the gate ``promotion`` of the next environment."""
+    to = record["to"]
+    found = {"release": to["release"], "version": to["version"], "run": state["run"], "verified_at": round(ended)}
+    text = _gates.proof({**record, **found, "code": _gates.code_of(record["artifacts"])})
+    name = f"{record['application']}-{record['environment']}-{to['version']}.proof"
+    (Path(directory) / name).write_text(text, encoding="utf-8")
 
 
 LOGS = 2  # logs shown in the closing block, the report has all
@@ -133,6 +145,7 @@ WORDS = {
     "restored": "ROLLED BACK",
     "rolled_back": "ROLLED BACK",
     "failed": "FAILED",
+    "blocked": "BLOCKED",
     "revert_failed": "REVERT FAILED",
     "stopped": "STOPPED",
 }
@@ -150,6 +163,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
         "recovered": f"{name} {to} is live everywhere",
         "rolled_back": f"{name} {to} was taken back; {live} answers everywhere",
         "failed": _failed(report),
+        "blocked": f"{name} was not deployed, because not all gates hold; nothing has been touched",
         "revert_failed": f"{report['stopped']}. When every host answers again, {_finishes(report)}",
         "stopped": f"{report['stopped']}; nothing more was changed",
     }[report["outcome"]]

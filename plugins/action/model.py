@@ -17,6 +17,8 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._journal import 
 from ansible_collections.signalbox.runbook.plugins.module_utils._steps import role
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
+READING = ("status", "preflight")  # verbs that change nothing, so that somebody else's lease is not in their way
+
 
 class ActionModule(ActionBase):
     _supports_check_mode = True
@@ -35,13 +37,14 @@ class ActionModule(ActionBase):
             models = controller.load_models(variables, self._task, self._loader, request)
             hosts = controller.groups(variables)
             first = models[hosts["targets"][0]]
-            wait = 0 if verb == "status" else first["app_lease_wait_seconds"]
+            wait = 0 if verb in READING else first["app_lease_wait_seconds"]
             store = _model.store(models[hosts["state"][0]])
             read = controller.journal(self, variables, **store, state="read", wait_seconds=wait)
             if read.get("failed") or read.get("unreachable"):
-                return {**result, **read}
+                untouched = controller.refusal(RunbookError(str(read.get("msg"))))
+                return {**result, **read, "msg": untouched["msg"]}
             lease = read["lease"]
-            if verb != "status" and lease and not lease["expired"] and not controller.is_dead(lease):
+            if verb not in READING and lease and not lease["expired"] and not controller.is_dead(lease):
                 raise RunbookError(lease_problem(lease, read["now"]), lease=lease)
         except RunbookError as error:
             return {**result, **controller.refusal(error)}
@@ -51,7 +54,7 @@ class ActionModule(ActionBase):
             "began": time.time(),
             "application": first["app_name"],
             "environment": first["app_environment"],
-            "journal": {key: read[key] for key in ("lease", "fence", "history", "unfinished", "now")},
+            "journal": {key: read[key] for key in ("lease", "fence", "history", "notes", "unfinished", "now")},
             "targets": hosts["targets"],
             "routers": hosts["routers"],
             "participants": list(dict.fromkeys([*hosts["targets"], *hosts["routers"]])),

@@ -11,10 +11,18 @@ import time
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible.errors import AnsiblePromptInterrupt, AnsiblePromptNoninteractive
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _model, _plan, _reality
+from ansible.utils.display import Display
+from ansible_collections.signalbox.runbook.plugins.module_utils import _engine, _gates, _model, _plan, _reality
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
+
+display = Display()
+
+# Verbs that bring something new; the way back must not wait for anybody.
+CONFIRMED = ("deploy", "promote")
+CONFIRM_SECONDS = 300
 
 
 class ActionModule(ActionBase):
@@ -39,6 +47,10 @@ class ActionModule(ActionBase):
             first = models[seen["targets"][0]]
             default_reason = f"{verb} {request['version']}"
             request["reason"] = first["app_reason"] or default_reason
+            if verb == "deploy":
+                asked = _gates.questions(models, seen["targets"], seen["routers"], "deploy")
+                requester = controller.holder(variables)["user"]
+                request.update(gates=asked, requester=requester, proof=controller.read_proof)
             plan = _plan.make(request, models, targets, routers, journal)
         except RunbookError as error:
             return {**result, **controller.refusal(error)}
@@ -52,7 +64,31 @@ class ActionModule(ActionBase):
         result.update(changed=bool(plan["steps"]), banner=_plan.banner(plan), diff=_diff(plan, routers), **settings)
         if self._task.check_mode or not plan["steps"]:
             return {**result, "state": {"plan": plan, "now": None, "todo": []}, "predicted": _predicted(plan)}
+        if verb in CONFIRMED and first["app_confirm"]:
+            try:
+                self._confirm(first, result)
+            except RunbookError as error:
+                return {**result, **controller.refusal(error), "changed": False}
         return self._open(result, plan, journal, variables, settings["store"])
+
+    def _confirm(self, model: Mapping[str, Any], result: dict[str, Any]) -> None:
+        """Whoever runs this has seen the plan, and says so by the name of the environment."""
+        wanted, said = model["app_environment"], model["app_confirmed"]
+        if not said:
+            for line in ["", *result.pop("banner"), ""]:
+                display.display(line)
+            asked = f"Type {wanted} to go on with it ({CONFIRM_SECONDS // 60} minutes to decide): "
+            try:
+                said = display.prompt_until(asked, seconds=CONFIRM_SECONDS).decode(errors="replace").strip()
+            except AnsiblePromptNoninteractive:
+                raise RunbookError(
+                    "app_confirmed: is missing, and nobody is at a terminal to be asked; give "
+                    f"-e app_confirmed={wanted}"
+                ) from None
+            except AnsiblePromptInterrupt:
+                said = ""
+        if said != wanted:
+            raise RunbookError(f"app_confirmed: must be {wanted}, the environment that this run changes, not {said!r}")
 
     def _open(
         self,

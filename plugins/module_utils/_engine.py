@@ -35,6 +35,7 @@ def begin(plan: Mapping[str, Any], at: float) -> State:
         "stopped": "",
         "connections_cut": 0,
         "log": {},
+        "kept": {},
     }
 
 
@@ -139,6 +140,8 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
     state = {**state, "done": [*state["done"], done]}
     if bad or state["direction"] == "revert":  # what is stopped on the way forward, the old release, is not to blame
         state["log"] = {**_logs(results), **state["log"]}
+    for result in results.values():
+        state["kept"] = {**state["kept"], **(result.get("record") or {})}
     state["connections_cut"] += sum(int(result.get("connections_cut") or 0) for result in results.values())
     if any(result.get("fenced") for result in results.values()):
         state.update(todo=[], stopped="another run has taken the lease over")
@@ -216,6 +219,8 @@ def outcome(state: State) -> str:
         return "revert_failed" if state["direction"] == "revert" else "stopped"
     if state["failure"] is None:
         return str(state["plan"]["success"])
+    if state["failure"]["phase"] == "gates":
+        return "blocked"
     return "rolled_back" if any(entry["phase"] == "shift" for entry in state["intended"]) else "failed"
 
 
@@ -239,6 +244,7 @@ def record(state: State, requests: Optional[Mapping[str, Any]], more: Mapping[st
         "routers": plan["routers"],
         "requests": requests,
         "connections_cut": state["connections_cut"],
+        **state["kept"],
         **({"weights": plan["weights"], "remaining": plan["remaining"]} if outcome(state) == "held" else {}),
         **more,
     }

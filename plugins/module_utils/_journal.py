@@ -279,7 +279,7 @@ class Rules:
 
     def _next(self) -> int:
         runs, history = self.store.runs(), self.store.history()
-        return max([0, *runs[-1:], *(record["run"] for record in history[-1:])]) + 1
+        return max([0, *runs[-1:], *(int(record["run"]) for record in history[-1:])]) + 1
 
     def _own(self, run: int, fence: int) -> Record:
         lease = self.store.last_lease()

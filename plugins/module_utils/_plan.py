@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _kubernetes_plan, _model, _records
+from ansible_collections.signalbox.runbook.plugins.module_utils import _gates, _kubernetes_plan, _model, _records
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import (
     IN_PLACE,
@@ -138,12 +138,13 @@ class _Maker:
             "notes": self.notes,
             "revert": [],
         }
-        steps = self._settling()
+        steps, gates = self._settling(), self._gated(plan)
         if self.verb in TIDY:
             plan["weights"] = dict(self.rest["weights"])
             steps += getattr(self, f"_{self.verb}")(plan)
         else:
-            steps += self._change(plan, bool(steps))
+            change = self._change(plan, bool(steps))
+            steps += [*gates, *change] if any(step["phase"] == "stage" for step in change) else change
         plan["steps"] = _numbered(steps, 1)
         plan["revert"] = _numbered(plan["revert"], len(steps) + 1)
         plan["budget_seconds"] = sum(step["budget_seconds"] for step in plan["steps"])
@@ -170,6 +171,30 @@ class _Maker:
             found = {key: chosen[key] for key in ("release", "version", "answers")}
         slot = other(live["slot"]) if live else "blue"
         return {**found, "slot": live["slot"] if live and live["release"] == found["release"] else slot}
+
+    # -- gates --------------------------------------------------------------------------------------------------
+
+    def _gated(self, plan: Plan) -> list[Step]:
+        """What must hold before anything new is tried; what has been verified before needs nobody's leave."""
+        gates: Optional[_gates.Questions] = self.request.get("gates")
+        if not gates or not (gates.own or gates.asked):
+            return []
+        facts = _gates.Facts(
+            now=self.journal["now"],
+            version=plan["to"]["version"],
+            requester=self.request["requester"],
+            notes=self.journal["notes"],
+            live=self.live,
+            targets=self.targets,
+            application=plan["application"],
+            code=_gates.code_of(plan["artifacts"]),
+            proof=self.request["proof"],
+        )
+        decision = _gates.decision_args(gates, facts)
+        self.notes += [
+            f"gate {judged['name']}: {judged['text']}" for judged in decision["judged"] if judged["status"] != "pass"
+        ]
+        return self.make.gates(gates.asked, gates.budget_seconds, decision)
 
     # -- settling -----------------------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ def statuses(records: Sequence[Record]) -> dict[str, str]:
             left = (record.get("from") or {}).get("release", release)
             if record["verb"] == "rollback" and not forward and left != release:
                 words[left] = "left"
-        elif words.get(release) != "verified":
+        elif record["outcome"] != "blocked" and words.get(release) != "verified":
             words[release] = record["outcome"] if record["outcome"] in ("interrupted", "held") else "failed"
     return words
 

@@ -22,7 +22,7 @@ Bucket = Mapping[str, Any]
 # Class and sign of an outcome: colour is never the only difference.
 KINDS = (
     ("good", "✓", ("deployed", "restored", "unchanged", "pruned", "done", "ok")),
-    ("back", "↩", ("rolled_back", "reverted", "skipped", "interrupted")),
+    ("back", "↩", ("rolled_back", "reverted", "skipped", "interrupted", "blocked")),
     ("bad", "✗", ("failed", "stopped", "revert_failed", "error", "fenced")),
 )
 

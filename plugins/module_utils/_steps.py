@@ -22,12 +22,13 @@ Shares = Mapping[str, str]  # host to the slot that has its traffic; empty for n
 CONTROLLER = "localhost"
 SHIFT_SECONDS = 90  # testing, reloading and confirming a router, and once more when the old weights are put back
 SILENT_SECONDS = 30  # connecting, and starting a module, on a busy host
+DECIDE_SECONDS = 10
 VERIFY_SECONDS = 30  # asking the slots once more; the probes' own deadline is below it
 
 
 def role(kind: str, model: _model.Model) -> str:
-    """The role that is a host's runtime or router."""
-    backend = model.get(f"app_{kind}")
+    """The role that is a host's runtime or router, or which every host has."""
+    backend = model.get(f"app_{kind}") if kind in ("runtime", "router") else ""
     return f"signalbox.runbook.{kind}_{backend}" if backend else f"signalbox.runbook.{kind}"
 
 
@@ -44,7 +45,7 @@ class Steps:
     def step(
         self, phase: str, kind: str, verb: str, text: str, args: Mapping[str, Any], budget: float, **more: Any
     ) -> Step:
-        """``kind``: runtime or router, of which each host has its own; or watch."""
+        """``kind``: runtime or router, of which each host has its own; or watch, or gates."""
         return {
             "phase": phase,
             "roles": {host: role(kind, self.models.get(host, {})) for host in args},
@@ -57,6 +58,22 @@ class Steps:
             "timeout_seconds": math.ceil(budget + SILENT_SECONDS),
             **more,
         }
+
+    # -- gates --------------------------------------------------------------------------------------------------
+
+    def gates(self, asked: Mapping[str, Sequence[str]], budget: float, decision: Mapping[str, Any]) -> list[Step]:
+        """Every host is asked what its gates measure, by their names; then the controller decides on all of them."""
+        steps = []
+        if asked:
+            of = {host: {"names": list(names), "of": self._describes(host)} for host, names in asked.items()}
+            count = len({name for names in asked.values() for name in names})
+            steps.append(self.step("gates", "gates", "ask", f"{count} asked", of, budget))
+        args = {CONTROLLER: {**decision, "asked": {host: list(names) for host, names in asked.items()}}}
+        return [*steps, self.step("gates", "gates", "decide", "all gates", args, DECIDE_SECONDS)]
+
+    def _describes(self, host: str) -> str:
+        """The host whose variables describe the gates that are asked on ``host``."""
+        return host if host in self.models else self.targets[0]
 
     # -- runtimes -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from typing import Any, Callable
 import yaml
 from ansible.errors import AnsibleError
 from ansible.template import Templar
-from ansible_collections.signalbox.runbook.plugins.module_utils import _journal, _model
+from ansible_collections.signalbox.runbook.plugins.module_utils import _gates, _journal, _model
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
 
@@ -146,6 +146,8 @@ def load_models(
         composed = not bad and model["app_runtime"] == "compose" and host in hosts["targets"]
         if composed and request["verb"] == "deploy":
             model["compose_files"] = compose_files(model["runtime_compose_files"], task, loader, bad)
+        if not bad:
+            model["gates"] = _gates.load(model["app_gates"], "app_gates", bad)
         models[host] = model
         for problem in bad:
             found.setdefault(problem, []).append(host)
@@ -170,6 +172,15 @@ def compose_files(paths: Sequence[str], task: Any, loader: Any, problems: Proble
             why = "there is no such file" if isinstance(error, AnsibleError) else str(error)
             problems.say(f"runtime_compose_files[{number}]", f"{path!r} can't be read on the controller: {why}")
     return found
+
+
+def read_proof(path: str) -> str:
+    """The proof of another environment, a file on the controller."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"
+        raise RunbookError(f"can't be read on the controller: {why}") from error
 
 
 def refusal(error: RunbookError) -> dict[str, Any]:

@@ -81,9 +81,10 @@ class Plays:
         process = self.start(verb, *options, **variables)
         try:
             output, _nothing = process.communicate(timeout=timeout or self.timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as late:
             process.kill()
-            raise
+            output = process.communicate()[0]
+            raise AssertionError(f"{verb} did not end within {late.timeout:g} s:\n{output}") from None
         new = sorted(set(self.reports.glob("*.json")) - before)
         report = json.loads(new[0].read_text(encoding="utf-8")) if new else None
         return Play(process.returncode, output, report)
