@@ -472,10 +472,10 @@ def fetch(request: Request) -> Reply:
             return Failure("tls", f"ca_path {request.ca_path} is not usable ({error.strerror or error})")
     phase = "connect"
     sock: Optional[socket.socket] = None
-    addresses: list[tuple[Any, ...]] = []
+    reached: list[tuple[Any, ...]] = []
     try:
-        addresses = _addresses(host, port, left())
-        sock = _connect(addresses, left)
+        reached = addresses(host, port, left())
+        sock = connect(reached, left)
         if context is not None:
             phase = "handshake"
             sock.settimeout(left())
@@ -488,7 +488,7 @@ def fetch(request: Request) -> Reply:
     finally:
         if sock is not None:
             sock.close()
-    if failure.kind == "closed" and not tls and phase == "answer" and _speaks_tls(addresses, left):
+    if failure.kind == "closed" and not tls and phase == "answer" and _speaks_tls(reached, left):
         # Many TLS servers hang up on plain HTTP without a word.
         return Failure("wrong_port", "plain HTTP was sent to a port that speaks TLS")
     return failure
@@ -506,7 +506,7 @@ def _tls_context(request: Request) -> ssl.SSLContext:
     return context
 
 
-def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
+def addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     """getaddrinfo has no time limit of its own, so it gets a thread that may be left behind."""
     outcome: list[Union[list[tuple[Any, ...]], OSError]] = []
 
@@ -528,7 +528,7 @@ def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     return outcome[0]
 
 
-def _connect(addresses: Sequence[tuple[Any, ...]], left: Callable[[], float]) -> socket.socket:
+def connect(addresses: Sequence[tuple[Any, ...]], left: Callable[[], float]) -> socket.socket:
     """The first address that accepts; one that stays silent leaves time for the others."""
     problem: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
     for number, (family, kind, protocol, _name, address) in enumerate(addresses):
@@ -636,7 +636,7 @@ def _speaks_tls(addresses: Sequence[tuple[Any, ...]], left: Callable[[], float])
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with _connect(addresses, left) as sock:
+        with connect(addresses, left) as sock:
             sock.settimeout(left())
             context.wrap_socket(sock).close()
             return True
@@ -733,14 +733,14 @@ def _ask_once(asked: Endpoint, allowed: float, fetch: Fetch, clock: Callable[[],
         name=asked.name,
         target=asked.url,
         passed=not problem,
-        observed=_masked(observed, secrets),
+        observed=masked(observed, secrets),
         expected=expected,
         duration_ms=duration,
         attempts=1,
-        problem=_masked(problem, secrets),
+        problem=masked(problem, secrets),
         kind=kind,
-        fix=_masked(diagnose(asked.url, kind, answer), secrets),
-        evidence=_masked(_evidence(asked, answer), secrets),
+        fix=masked(diagnose(asked.url, kind, answer), secrets),
+        evidence=masked(_evidence(asked, answer), secrets),
     )
 
 
@@ -774,13 +774,13 @@ def _secrets(asked: Endpoint) -> list[str]:
     return sorted({secret for secret in values + words if secret.strip()}, key=len, reverse=True)
 
 
-def _masked(value: Any, secrets: Sequence[str]) -> Any:
+def masked(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, HIDDEN)
         return value
     if isinstance(value, dict):
-        return {_masked(key, secrets): _masked(member, secrets) for key, member in value.items()}
+        return {masked(key, secrets): masked(member, secrets) for key, member in value.items()}
     if isinstance(value, list):
-        return [_masked(member, secrets) for member in value]
+        return [masked(member, secrets) for member in value]
     return value
