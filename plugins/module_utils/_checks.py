@@ -49,6 +49,12 @@ COMMON: dict[str, Spec] = {
     "blocking": {"type": "bool", "default": True},
     "weight": {"type": "float", "default": 1},
 }
+# All of them as one module takes them; which kind has which, and its defaults, is checked by `parse`.
+OPTIONS: dict[str, dict[str, Any]] = {
+    key: {part: spec[part] for part in ("type", "elements", "no_log") if part in spec}
+    for options in (COMMON, *(kind.options for kind in KINDS.values()))
+    for key, spec in options.items()
+}
 PASS, WARN, FAIL, MISSING = "pass", "warn", "fail", "missing"
 AT_ONCE = 128
 GRACE_SECONDS = 1.0  # what a check gets to tell by itself that its time is over
