@@ -25,6 +25,8 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._errors import R
 
 PROC_BYTES = 1024 * 1024
 SETTINGS_BYTES = 1024 * 1024
+LOG_LINES = 100  # HC-12
+MOST_LINES = 10_000_000
 LINE_SHOWN = 200
 LINES_SHOWN = 5
 
@@ -179,10 +181,9 @@ def _log(args: Args, world: World) -> Measured:
     read = matching = exposed = 0
     shown: deque[str] = deque(maxlen=LINES_SHOWN)
     where: deque[str] = deque(maxlen=LINES_SHOWN)
-    lines = world.read_end(args["path"], args["max_bytes"]).decode(errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        if number <= len(lines) - args["last_lines"]:
-            continue
+    lines = world.read_end(args["path"], args["max_bytes"], args["from_byte"]).decode(errors="replace").splitlines()
+    first = max(0, len(lines) - args["last_lines"])
+    for number, line in enumerate(lines[first:], 1):
         read += 1
         if tokens.search(line) or any(secret in line for secret in secrets):
             exposed += 1
@@ -191,7 +192,8 @@ def _log(args: Args, world: World) -> Measured:
             matching += 1
             shown.append(_shown(line))
     values: dict[str, Any] = {"lines": read, "secret_lines": exposed}
-    said = {"secret_lines": f"{exposed} lines have what looks like a secret, the last ones are {', '.join(where)}"}
+    lines_named = f"the last ones are {', '.join(where)} of the {read} that were read"
+    said = {"secret_lines": f"{exposed} lines have what looks like a secret, {lines_named}"}
     if wanted:
         values.update(matching_lines=matching, last_lines=list(shown))
         said["matching_lines"] = f"{matching} of {read} lines match; the last one is {shown[-1] if shown else ''!r}"
@@ -200,7 +202,10 @@ def _log(args: Args, world: World) -> Measured:
 
 def _log_finish(args: dict[str, Any], names: Collection[str], say: Say) -> None:
     _absolute(args, names, say)
-    within(args, say, 1, 10_000_000, "last_lines")
+    if args["last_lines"] is None:
+        args["last_lines"] = LOG_LINES if not args["from_byte"] else MOST_LINES
+    within(args, say, 1, MOST_LINES, "last_lines")
+    within(args, say, 0, 1 << 60, "from_byte")
     within(args, say, 1, 1 << 30, "max_bytes")
     for key in ("pattern", "ignore"):
         try:
@@ -323,7 +328,8 @@ KINDS: dict[str, Kind] = {
             "path": {"type": "str", "required": True},
             "pattern": {"type": "str"},
             "ignore": {"type": "str"},
-            "last_lines": {"type": "int", "default": 100},
+            "last_lines": {"type": "int"},
+            "from_byte": {"type": "int", "default": 0},
             "max_bytes": {"type": "int", "default": 4 * 1024 * 1024},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
         },

@@ -58,10 +58,11 @@ def _read(path: str, limit: int) -> bytes:
     return data
 
 
-def _read_end(path: str, limit: int) -> bytes:
-    """The whole lines in the last ``limit`` bytes."""
+def _read_end(path: str, limit: int, start: int = 0) -> bytes:
+    """The whole lines in the last ``limit`` bytes, from ``start`` on; a file that is shorter has begun anew since."""
     with _opened(path) as stream:
-        start = max(0, os.fstat(stream.fileno()).st_size - limit)
+        size = os.fstat(stream.fileno()).st_size
+        start = max(start if start <= size else 0, size - limit)
         stream.seek(max(0, start - 1))
         data = stream.read(limit + 1)
     return data.partition(b"\n")[2] if start else data
@@ -114,7 +115,7 @@ class World:
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     read: Callable[[str, int], bytes] = _read
-    read_end: Callable[[str, int], bytes] = _read_end
+    read_end: Callable[[str, int, int], bytes] = _read_end
     stat: Callable[[str], os.stat_result] = os.stat
     statvfs: Callable[[str], os.statvfs_result] = os.statvfs
     cpus: Callable[[], int] = _cpus

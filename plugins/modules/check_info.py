@@ -86,7 +86,10 @@ options:
         description: Regular expression of lines that are not, for V(log).
         type: str
       last_lines:
-        description: How many of the last lines are read, for V(log).
+        description: How many of the last lines are read, for V(log). V(100), or all with O(checks[].from_byte).
+        type: int
+      from_byte:
+        description: Where to begin, for V(log), such as the size that the file had before the deploy.
         type: int
       max_bytes:
         description: How much is read at most, for V(log) of its end; a V(report) that is larger is refused.
