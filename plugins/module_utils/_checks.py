@@ -55,6 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     for options in (COMMON, *(kind.options for kind in KINDS.values()))
     for key, spec in options.items()
 }
+FAIL_WHEN, WARN_WHEN = "fail_when", "warn_when"
 PASS, WARN, FAIL, MISSING = "pass", "warn", "fail", "missing"
 AT_ONCE = 128
 GRACE_SECONDS = 1.0  # what a check gets to tell by itself that its time is over
@@ -70,7 +71,7 @@ class Check:
     args: Mapping[str, Any]  # options of the kind, name and timeout_seconds
     fail_when: tuple[Limit, ...]
     warn_when: tuple[Limit, ...]
-    sources: Mapping[Limit, str]
+    sources: Mapping[tuple[str, str], str]  # by fail_when or warn_when, and what is measured
     advice: str
     blocking: bool
     weight: float
@@ -149,12 +150,12 @@ def _one(raw: Any, here: str, problems: Problems) -> Optional[Check]:
         problems.say(f"{here}.weight", f"must be 0 or more, not {done['weight']:g}")
     if len(problems) > before:
         return None
-    wanted = {limit for key in ("fail_when", "warn_when") for limit in done[key]}
+    wanted = {limit for key in (FAIL_WHEN, WARN_WHEN) for limit in done[key]}
     kind.finish(done, wanted, lambda key, problem: problems.say(f"{here}.{key}", problem))
     measures = kind.measured(done, kind.measures)
     limits: dict[str, tuple[Limit, ...]] = {}
-    sources: dict[Limit, str] = {}
-    for key, defaults in (("fail_when", kind.fail_when), ("warn_when", kind.warn_when)):
+    sources: dict[tuple[str, str], str] = {}
+    for key, defaults in ((FAIL_WHEN, kind.fail_when), (WARN_WHEN, kind.warn_when)):
         own = {name: text for name, text in done[key].items() if text is not None}
         # A limit replaces the default of the same name, and null removes it; the other defaults stay.
         kept = {name: text for name, text in defaults.items() if name in measures and name not in done[key]}
@@ -163,16 +164,18 @@ def _one(raw: Any, here: str, problems: Problems) -> Optional[Check]:
         _known({name for name, text in done[key].items() if text is None}, kind, f"{here}.{key}", problems)
         limits[key] = (*given_limits, *default_limits)
         default = f"default of check {raw['check']}"
-        sources.update(dict.fromkeys(default_limits, default if wanted or not done["source"] else done["source"]))
-        sources.update(dict.fromkeys(given_limits, done["source"] or f"{key} of the check"))
+        for limit in default_limits:
+            sources[key, limit.name] = default if wanted or not done["source"] else done["source"]
+        for limit in given_limits:
+            sources[key, limit.name] = done["source"] or f"{key} of the check"
     if len(problems) > before:
         return None
     return Check(
         name=done["name"],
         kind=str(raw["check"]),
         args={key: done[key] for key in (*kind.options, "name", "timeout_seconds")},
-        fail_when=limits["fail_when"],
-        warn_when=limits["warn_when"],
+        fail_when=limits[FAIL_WHEN],
+        warn_when=limits[WARN_WHEN],
         sources=sources,
         advice=done["advice"] or kind.advice,
         blocking=done["blocking"],
@@ -192,27 +195,24 @@ def _known(removed: Collection[str], kind: Kind, path: str, problems: Problems) 
 def judge(asked: Check, measured: Union[Measured, RunbookError]) -> Result:
     """What is bad counts before what is not known, so that a service that is down is not only "missing"."""
     if isinstance(measured, RunbookError):
-        return _result(asked, MISSING, {}, f"{_subject(asked)}: not measured: {measured}", asked.fail_when)
+        return _result(asked, MISSING, {}, f"{_subject(asked)}: not measured: {measured}", FAIL_WHEN, asked.fail_when)
     values = measured.values
     limit = _limits.broken(asked.fail_when, values)
     if limit:
-        return _result(asked, FAIL, values, _clause(asked, limit, measured), (limit,))
-    unknown = _limits.missing((*asked.fail_when, *asked.warn_when), values)
-    if unknown:
-        text = f"{_subject(asked)}: {', '.join(map(_words, dict.fromkeys(unknown)))} not measured"
-        return _result(asked, MISSING, values, text, [one for one in _all_limits(asked) if one.name in unknown])
+        return _result(asked, FAIL, values, _clause(asked, limit, measured), FAIL_WHEN, (limit,))
+    for role, limits in ((FAIL_WHEN, asked.fail_when), (WARN_WHEN, asked.warn_when)):
+        unknown = _limits.missing(limits, values)
+        if unknown:
+            text = f"{_subject(asked)}: {', '.join(map(_words, unknown))} not measured"
+            return _result(asked, MISSING, values, text, role, [one for one in limits if one.name in unknown])
     limit = _limits.broken(asked.warn_when, values)
     if limit:
-        return _result(asked, WARN, values, _clause(asked, limit, measured), (limit,))
-    names = dict.fromkeys(one.name for one in _all_limits(asked)) or dict.fromkeys(
+        return _result(asked, WARN, values, _clause(asked, limit, measured), WARN_WHEN, (limit,))
+    names = dict.fromkeys(one.name for one in (*asked.fail_when, *asked.warn_when)) or dict.fromkeys(
         name for name in KINDS[asked.kind].measures if _limits.number(values.get(name)) is not None
     )
     shown = ", ".join(_valued(name, values[name]) for name in list(names)[:SHOWN_NAMES])
-    return _result(asked, PASS, values, f"{_subject(asked)}: {shown}", asked.fail_when)
-
-
-def _all_limits(asked: Check) -> tuple[Limit, ...]:
-    return (*asked.fail_when, *asked.warn_when)
+    return _result(asked, PASS, values, f"{_subject(asked)}: {shown}", FAIL_WHEN, asked.fail_when)
 
 
 def _subject(asked: Check) -> str:
@@ -247,8 +247,8 @@ def _clause(asked: Check, limit: Limit, measured: Measured) -> str:
     return f"{_subject(asked)}: {more} ({clause})" if more else f"{_subject(asked)}: {clause}"
 
 
-def _result(asked: Check, status: str, values: dict[str, Any], text: str, limits: Sequence[Limit]) -> Result:
-    sources = dict.fromkeys(asked.sources[limit] for limit in limits)
+def _result(asked: Check, status: str, values: dict[str, Any], text: str, role: str, limits: Sequence[Limit]) -> Result:
+    sources = dict.fromkeys(asked.sources[role, limit.name] for limit in limits)
     return Result(
         name=asked.name,
         check=asked.kind,

@@ -36,7 +36,7 @@ DAY_SECONDS = 86400.0
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL; the ssl module has no name for it
 SEQUENCE, SET, UTC_TIME, EXTENSIONS, DNS_NAME, IP_ADDRESS = 0x30, 0x31, 0x17, 0xA3, 0x82, 0x87
 OID_COMMON_NAME, OID_ORGANIZATION, OID_ALTERNATIVE_NAMES = b"\x55\x04\x03", b"\x55\x04\x0a", b"\x55\x1d\x11"
-NOT_YET_VALID, EXPIRED, SELF_SIGNED, NO_ISSUER, NO_FIRST = 9, 10, 18, 20, 21  # X509_V_ERR_* of OpenSSL
+NOT_YET_VALID, EXPIRED, SELF_SIGNED, ROOT_SENT, NO_ISSUER, NO_FIRST = 9, 10, 18, 19, 20, 21  # X509_V_ERR_* of OpenSSL
 
 
 class Certificate(NamedTuple):
@@ -166,7 +166,7 @@ def _fault(sent: list[bytes], error: ssl.SSLCertVerificationError) -> str:
     own, last = certificate(sent[0]), certificate(sent[-1])
     if error.verify_code == SELF_SIGNED:
         return "the certificate is signed by itself"
-    if error.verify_code in (NO_ISSUER, NO_FIRST):
+    if error.verify_code in (ROOT_SENT, NO_ISSUER, NO_FIRST):
         if len(sent) == 1 and not own.issued_by_itself:
             return f"the intermediate certificate {own.issuer!r} is missing, or it is the root and not trusted here"
         return f"the issuer {last.issuer!r} is not trusted here"
