@@ -32,7 +32,7 @@ SELECT version(), current_timestamp::text, pg_is_in_recovery(), current_setting(
  (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL)"""
 # A standby that has replayed all it received is not behind, however long nobody has written.
 BEHIND = """\
-SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+SELECT CASE WHEN pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() THEN 0
  ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END"""
 STANDBYS = """\
 SELECT count(*) FILTER (WHERE state = 'streaming'), max(extract(epoch FROM replay_lag)) FROM pg_stat_replication"""

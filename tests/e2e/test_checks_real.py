@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import http.server
 import re
+import secrets
+import shutil
 import socket
+import socketserver
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,9 +24,13 @@ import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks import Result, ask, ask_all, parse
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_kind import World
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_tls import certificate
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
 
+psycopg = pytest.importorskip("psycopg")  # not in the environment of the older Ansible
+
 from certificates import NOW, Issued, Quiet, serving, showing
+from databases import Postgres, Redis, wait_for
 
 WORLD = World()
 PRE_DEPLOY = {"days_left": "<= 30"}  # 004
@@ -178,8 +189,6 @@ def test_the_fields_are_those_that_others_read(authority: Authority) -> None:
 
 def test_a_certificate_that_is_cut_or_changed_never_does_more_than_being_refused(authority: Authority) -> None:
     whole = Issued("app", authority.middle).der
-    from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
-
     for at in range(len(whole)):
         for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]):
             try:
@@ -479,16 +488,308 @@ THOUSAND = """\
 import resource, sys
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks import ask_all, parse
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_kind import World
-given = [{"name": str(i), "check": "http", "url": sys.argv[1], "timeout_seconds": 60} for i in range(1000)]
+given = [{"name": str(i), "check": "http", "url": sys.argv[1], "timeout_seconds": 60} for i in range(int(sys.argv[2]))]
 results = ask_all(parse(given, "checks", []), World())
-print(sum(result.measured.get("status") == 200 for result in results), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+answered = sum(result.measured.get("status") == 200 for result in results)
+print(answered, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-@pytest.mark.parametrize("path", ["/health", "/endless"])
-def test_a_thousand_endpoints_in_bounded_memory(app: str, path: str) -> None:
-    out = subprocess.run(
-        [sys.executable, "-c", THOUSAND, app + path], capture_output=True, text=True, timeout=300, check=True
-    ).stdout
+@pytest.mark.parametrize(("path", "count"), [("/health", 1000), ("/endless", 300)])
+def test_a_thousand_endpoints_or_answers_without_end_in_bounded_memory(app: str, path: str, count: int) -> None:
+    command = [sys.executable, "-c", THOUSAND, app + path, str(count)]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     answered, kib = map(int, out.split())
-    assert answered == 1000 and kib * 1024 < 150e6, out
+    assert answered == count and kib * 1024 < 150e6, out
+
+
+# PostgreSQL
+
+PASSWORD = "hush-" + secrets.token_hex(8)
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[Postgres]:
+    directory = Path(tempfile.mkdtemp(prefix="runbook-pg-"))  # not below pytest's, which only root may enter
+    try:
+        server = Postgres(directory)
+        server.make()
+        with server.up():
+            server.query(
+                f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'",
+                "CREATE DATABASE app OWNER app",
+                "CREATE ROLE reader LOGIN PASSWORD '" + PASSWORD + "'",
+                "CREATE DATABASE closed",
+                "REVOKE TEMPORARY ON DATABASE closed FROM PUBLIC",
+            )
+            yield server
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def on(server: Postgres, world: World = WORLD, **given: Any) -> Result:
+    options = {"port": server.port, "user": "app", "password": PASSWORD, "database": "app", **given}
+    return asked(world, check="postgres", **options)
+
+
+@pytest.fixture(params=["psycopg", "psycopg2"])
+def driver(request: pytest.FixtureRequest) -> World:
+    module = pytest.importorskip(request.param)
+    return dataclasses.replace(WORLD, driver=lambda: module)
+
+
+@pytest.mark.requirement("HC-04", "HC-05")
+def test_a_database_is_connected_read_and_written(primary: Postgres, driver: World) -> None:
+    result = on(primary, driver)
+    assert result.status == "pass", result.text
+    measured = result.measured
+    assert measured["version"].startswith("PostgreSQL ") and measured["server_time"][:2] == "20"
+    assert (measured["connected"], measured["written"], measured["rows"], measured["answer"]) == (1, 1, 1, 1)
+    assert (measured["standby"], measured["standbys"], "replication_lag_seconds" in measured) == (0, 0, False)
+    assert primary.query("SELECT count(*) FROM pg_class WHERE relname = 'runbook_check'") == [(0,)]
+    uri = f"postgresql://app:{PASSWORD}@127.0.0.1:{primary.port}/app?sslmode=disable"
+    result = asked(driver, check="postgres", uri=uri)
+    assert result.status == "pass" and PASSWORD not in repr(result)
+    assert result.text.startswith(f"127.0.0.1:{primary.port}/app: connected 1")
+
+
+@pytest.mark.requirement("HC-04")
+def test_why_a_database_is_not_connected_is_told_without_its_password(primary: Postgres, driver: World) -> None:
+    wrong = on(primary, driver, password="hush-wrong")
+    assert wrong.status == "fail" and "password authentication failed" in wrong.text and "hush" not in repr(wrong)
+    assert "does not exist" in on(primary, driver, database="nobody").text
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        refused = on(primary, driver, port=unused.getsockname()[1])
+    assert refused.status == "fail" and "refused" in refused.text
+
+
+def test_a_database_that_stays_silent_is_missing() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        problems = Problems()
+        given = [{"name": "it", "check": "postgres", "port": mute.getsockname()[1], "timeout_seconds": 0.5}]
+        (result,) = ask_all(parse(given, "checks", problems), WORLD, grace_seconds=0.1)
+    assert result.status == "missing" and "did not come back within 0.5 s" in result.text
+
+
+def test_without_a_driver_the_package_is_named() -> None:
+    def none() -> Any:
+        raise RunbookError("the Python package psycopg (or psycopg2) is not there")
+
+    result = asked(dataclasses.replace(WORLD, driver=none), check="postgres")
+    assert result.status == "missing" and "psycopg" in result.text
+
+
+def test_one_who_may_not_write_fails_unless_nothing_is_written(primary: Postgres, driver: World) -> None:
+    result = on(primary, driver, user="reader", database="closed")
+    assert result.status == "fail" and "permission denied" in result.text and "(written 0 < 1)" in result.text
+    result = on(primary, driver, user="reader", database="closed", write=False)
+    assert result.status == "pass" and "written" not in result.measured
+
+
+@pytest.mark.requirement("HC-28")
+def test_a_query_is_timed_and_can_change_nothing(primary: Postgres, driver: World) -> None:
+    on_app = {"host": "127.0.0.1", "port": primary.port, "user": "app", "password": PASSWORD, "dbname": "app"}
+    with psycopg.connect(**on_app, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS users AS SELECT generate_series(1, 100) AS id")
+    result = on(primary, driver, query="EXPLAIN ANALYZE SELECT * FROM users LIMIT 10;")
+    assert result.status == "pass" and 0 < result.measured["query_ms"] < 100 and result.measured["rows"] > 1
+    result = on(primary, driver, query="SELECT pg_sleep(0.2)", fail_when={"query_ms": ">= 100"}, source="000")
+    assert result.status == "fail" and re.search(r"query 2\d\d ms >= 100 ms", result.text), result.text
+    for query in ("EXPLAIN ANALYZE DELETE FROM users", "DELETE FROM users", "CREATE TABLE x ()"):
+        result = on(primary, driver, query=query)
+        assert result.status == "missing" and "read-only transaction" in result.text, result.text
+    result = on(primary, driver, query="SELECT count(*) FROM users", fail_when={"answer": "!= 100"})
+    assert result.status == "pass", "nothing was deleted"
+    result = on(primary, driver, query="SELECT id FROM users WHERE id > 1000")
+    assert result.status == "fail" and "rows 0 < 1" in result.text
+    result = on(primary, driver, query="SELECT pg_sleep(30)", timeout_seconds=2)
+    assert result.status == "missing" and "statement timeout" in result.text
+
+
+@pytest.mark.requirement("ALR-11")
+def test_connections_are_counted_also_for_one_who_may_not_see_them(primary: Postgres, driver: World) -> None:
+    before = on(primary, driver).measured["connections"]
+    held = [
+        psycopg.connect(host="127.0.0.1", port=primary.port, user="reader", password=PASSWORD, dbname="app")
+        for _ in range(10)
+    ]
+    try:
+        result = on(primary, driver, fail_when={"connections_used_percent": ">= 50"})
+        assert result.measured["connections"] == before + 10
+        assert result.measured["connections_used_percent"] == 100 * (before + 10) / 20
+        assert result.status == "fail" and "connections used" in result.text
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_a_standby_and_how_far_it_is_behind(primary: Postgres) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="runbook-pg-"))
+    try:
+        standby = Postgres(directory, "standby")
+        standby.copy_of(primary)
+        with standby.up():
+            wait_for(lambda: primary.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"), "no standby")
+            primary.query("DROP TABLE IF EXISTS later, after", "CREATE TABLE after ()")
+            wait_for(lambda: standby.query("SELECT 1 FROM pg_class WHERE relname = 'after'"), "it does not follow")
+            late = {"replication_lag_seconds": "> 5", "standbys": "< 1"}
+            root = {"user": "postgres", "socket_directory": str(primary.directory), "password": None}
+            result = on(primary, **root, fail_when=late)
+            assert result.status == "pass" and result.measured["standbys"] == 1, result.text
+            behind = on(standby, write=False, fail_when={"replication_lag_seconds": "> 1"})
+            assert behind.status == "pass" and behind.measured["standby"] == 1, behind.text
+            assert "read-only transaction" in on(standby).text
+            # Received but not replayed: the time since the last one that was is what it is behind.
+            standby.query("SELECT pg_wal_replay_pause()")
+            primary.query("CREATE TABLE later ()")
+            held = "SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()"
+            wait_for(lambda: standby.query(held) == [(True,)], "nothing was received")
+            wait_for(lambda: on(standby, write=False).measured["replication_lag_seconds"] > 0.2, "it is never behind")
+            behind = on(standby, write=False, fail_when={"replication_lag_seconds": "> 0.1"})
+            assert behind.status == "fail" and "replication lag" in behind.text
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    alone = on(primary, fail_when={"replication_lag_seconds": "> 5"})
+    assert alone.status == "missing", "no standby is no replication"
+
+
+# Redis
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    server = Redis(tmp_path_factory.mktemp("redis"), PASSWORD)
+    with server.up("maxmemory 64mb"):
+        yield server
+
+
+def at(server: Redis, world: World = WORLD, **given: Any) -> Result:
+    return asked(world, check="redis", **{"port": server.port, "password": PASSWORD, **given})
+
+
+@pytest.mark.requirement("HC-06")
+def test_redis_answers_and_is_written(cache: Redis) -> None:
+    before = cache.client().dbsize()
+    result = at(cache)
+    assert result.status == "pass", result.text
+    assert (result.measured["connected"], result.measured["written"]) == (1, 1)
+    assert 0 < result.measured["used_memory_percent"] < 100 and result.measured["version"]
+    assert cache.client().dbsize() == before, "the key is removed"
+    for given in (
+        {"uri": f"redis://:{PASSWORD}@127.0.0.1:{cache.port}/0", "password": None, "port": None},
+        {"socket_path": f"{cache.directory}/s"},
+        {"user": "default"},
+    ):
+        result = at(cache, **given)
+        assert result.status == "pass" and PASSWORD not in repr(result), result.text
+
+
+@pytest.mark.requirement("HC-06")
+def test_why_redis_is_not_well_is_told_without_its_password(cache: Redis) -> None:
+    assert "NOAUTH" in at(cache, password=None).text
+    wrong = at(cache, password="hush-wrong")
+    assert wrong.status == "fail" and "WRONGPASS" in wrong.text and "hush" not in repr(wrong)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert "connection refused" in at(cache, port=unused.getsockname()[1]).text
+    with socket.create_server(("127.0.0.1", 0)) as mail:
+        threading.Thread(target=lambda: mail.accept()[0].sendall(b"220 ready\r\n"), daemon=True).start()
+        other = at(cache, port=mail.getsockname()[1])
+    assert other.status == "fail" and "does not speak the protocol of Redis" in other.text
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        silent = at(cache, port=mute.getsockname()[1], timeout_seconds=0.3)
+    assert silent.status == "fail" and "no answer within 0.3 s" in silent.text
+    assert "No such file" in at(cache, socket_path="/nowhere/at/all").text
+
+
+@pytest.mark.requirement("HC-40")
+def test_the_hit_rate_is_that_of_the_sample_and_not_since_the_start(cache: Redis) -> None:
+    client = cache.client()
+    client.set("there", "1")
+    client.config_resetstat()
+    assert at(cache, fail_when={"hit_rate_percent": "<= 80"}, write=False).status == "missing", "nobody read"
+    for _ in range(100):
+        client.get("missing")
+
+    def traffic(_seconds: float) -> None:
+        for _ in range(9):
+            client.get("there")
+        client.get("missing")
+
+    world = dataclasses.replace(WORLD, sleep=traffic)
+    result = at(cache, world, sample_seconds=1, fail_when={"hit_rate_percent": "<= 80"})
+    assert (result.status, result.measured["hit_rate_percent"]) == ("pass", 90)
+    result = at(cache, world, sample_seconds=1, fail_when={"hit_rate_percent": "<= 95"})
+    assert result.status == "fail" and "hit rate 90 % <= 95 %" in result.text
+    since_start = at(cache, fail_when={"hit_rate_percent": "< 50"})
+    assert since_start.status == "fail", since_start.text
+
+
+def test_a_replica_that_can_not_be_written(cache: Redis, tmp_path: Path) -> None:
+    replica = Redis(tmp_path, PASSWORD)
+    with replica.up(f"replicaof 127.0.0.1 {cache.port}"):
+        wait_for(lambda: at(replica, write=False).measured.get("primary_link_up"), "no link")
+        result = at(replica)
+        assert result.status == "fail" and "READONLY" in result.text
+        assert at(replica, write=False, fail_when={"primary_link_up": "< 1"}).status == "pass"
+        replica.client().replicaof("127.0.0.1", "1")
+        wait_for(lambda: not at(replica, write=False).measured["primary_link_up"], "still a link")
+        result = at(replica, write=False, fail_when={"primary_link_up": "< 1"})
+        assert "whose link to the primary is down" in result.text
+
+
+def test_redis_over_tls(cache: Redis, authority: Authority, tmp_path: Path) -> None:
+    """Behind what ends TLS for it, as a Redis in the cloud is."""
+    for name, own, words in (
+        ("good", Issued("redis", authority.root), ""),
+        ("stranger", Issued("redis", authority.unknown), "unable to get local issuer certificate"),
+        ("old", Issued("redis", authority.root, lasts=-1), "certificate has expired"),
+    ):
+        with relaying(tmp_path / name, own, cache.port) as port:
+            given: dict[str, Any] = {"port": port, "host": "localhost", "ca_path": str(authority.trusted)}
+            result = at(cache, tls=True, **given)
+            assert result.status == ("fail" if words else "pass") and words in result.text
+            assert at(cache, tls=True, validate_certs=False, **given).status == "pass"
+            if name == "good":
+                uri = f"rediss://:{PASSWORD}@localhost:{port}"
+                assert asked(check="redis", uri=uri, ca_path=str(authority.trusted)).status == "pass"
+                assert at(cache, **given, timeout_seconds=1).status == "fail", "plain words to a port of TLS"
+
+
+@contextlib.contextmanager
+def relaying(directory: Path, own: Issued, to: int) -> Iterator[int]:
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            shown, key = own.write(directory)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(shown, key)
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", to)) as behind,
+                context.wrap_socket(self.request, server_side=True) as front,
+            ):
+                threading.Thread(target=self.pump, args=(behind, front), daemon=True).start()
+                self.pump(front, behind)
+
+        @staticmethod
+        def pump(source: socket.socket, sink: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    sink.sendall(data)
+                sink.shutdown(socket.SHUT_WR)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
