@@ -149,6 +149,9 @@ def _one(raw: Any, here: str, problems: Problems) -> Optional[Check]:
     if done["weight"] is not None and done["weight"] < 0:
         problems.say(f"{here}.weight", f"must be 0 or more, not {done['weight']:g}")
     if len(problems) > before:
+        for key in (FAIL_WHEN, WARN_WHEN):  # what is wrong with the limits is said with the rest
+            own = {name: text for name, text in (done[key] or {}).items() if text is not None}
+            _limits.parse(own, kind.measures, f"{here}.{key}", problems)
         return None
     wanted = {limit for key in (FAIL_WHEN, WARN_WHEN) for limit in done[key]}
     kind.finish(done, wanted, lambda key, problem: problems.say(f"{here}.{key}", problem))

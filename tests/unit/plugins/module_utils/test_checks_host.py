@@ -206,6 +206,7 @@ def test_what_is_no_ordinary_file_blocks_nobody(tmp_path: Path) -> None:
 # Logs
 
 
+@pytest.mark.requirement("HC-12")
 def test_log_counts_the_bad_lines_among_the_last_ones(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     old = ["database connection error, long ago"] * 5

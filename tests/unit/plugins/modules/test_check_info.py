@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.signalbox.runbook.plugins.module_utils._checks import KINDS, OPTIONS
+from ansible_collections.signalbox.runbook.plugins.module_utils._checks import KINDS, OPTIONS, parse
+from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
 from ansible_collections.signalbox.runbook.plugins.modules import check_info
 
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "checks.md").read_text(encoding="utf-8")
+SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
 Run = Callable[..., tuple[dict[str, Any], str]]
 
 
@@ -32,6 +37,43 @@ def test_every_option_of_every_kind_is_documented_with_its_type() -> None:
     }
     kinds = " ".join(documented["check"]["description"])
     assert all(f"V({kind})" in kinds for kind in KINDS)
+
+
+def row(section: str, key: str) -> list[str]:
+    (line,) = re.findall(rf"^\| `{key}` \|(.*)\|$", section, re.MULTILINE)
+    return [cell.strip() for cell in line.split(" |")]
+
+
+def test_every_kind_has_a_section_with_its_options_and_what_it_measures_with_the_default_limits() -> None:
+    assert list(SECTIONS) == list(KINDS)
+    for name, kind in KINDS.items():
+        section = SECTIONS[name]
+        for measure in kind.measures:
+            cells = row(section[section.index("| measured |") :], measure)
+            limits = [
+                f"`{limits[measure]}`" if measure in limits else "" for limits in (kind.fail_when, kind.warn_when)
+            ]
+            assert cells[:2] == limits, f"{name}: {measure}"
+        for key, spec in kind.options.items():
+            default, text = row(section[: section.index("| measured |")], key)[:2]
+            if spec.get("required"):
+                assert default == "required", f"{name}: {key}"
+            elif spec.get("default") not in (None, "", [], {}):
+                value = spec["default"]
+                assert default == f"`{str(value).lower() if isinstance(value, bool) else value}`", f"{name}: {key}"
+            assert text.endswith("secret") == spec.get("no_log", False), f"{name}: {key}"
+        assert "\nLimits. " in section
+
+
+def test_the_examples_of_the_page_and_of_the_module_are_right() -> None:
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+    assert len(examples) == len(KINDS) + 1
+    examples += [task["signalbox.runbook.check_info"]["checks"] for task in yaml.safe_load(check_info.EXAMPLES)[:1]]
+    for checks in examples:
+        text = json.dumps(checks).replace("{{ database_url }}", "postgresql://a:b@h/d")
+        problems = Problems()
+        parse(json.loads(text.replace("{{ redis_url }}", "redis://:b@h")), "checks", problems)
+        assert not problems
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
