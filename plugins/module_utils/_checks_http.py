@@ -78,7 +78,8 @@ def _http(args: Args, world: World) -> Measured:
         fault, _kind, observed, _expected = _probe.check(asked, answer)
         if isinstance(answer, Answer):
             answered += 1
-            values["status"] = answer.status
+            values.update(status=answer.status, size_bytes=answer.size_bytes)
+            values.update({f"{phase}_ms": round(spent, 3) for phase, spent in answer.phases_ms.items()})
             took.append(float(answer.duration_ms))
             missing = [name for name in args["security_headers"] if not (answer.header(name) or "").strip()]
             if asked.version_path or asked.versions:
@@ -102,6 +103,13 @@ def _http_finish(args: dict[str, Any], names: Collection[str], say: Say) -> None
     within(args, say, 1, 1000, "samples")
     within(args, say, 0, 60_000, "interval_ms")
     _endpoint_fault(args, say)
+
+
+def _http_measured(args: Args, names: Collection[str]) -> Collection[str]:
+    left_out = set() if args["security_headers"] else {"missing_headers"}
+    if not args["url"].lower().startswith("https:"):
+        left_out.add("tls_ms")
+    return [name for name in names if name not in left_out]
 
 
 def _redirect(args: Args, world: World) -> Measured:
@@ -225,6 +233,11 @@ KINDS: dict[str, Kind] = {
             "p95_ms": "95 % of the answers took at most this long",
             "p99_ms": "99 % of the answers took at most this long",
             "max_ms": "the slowest answer",
+            "resolve_ms": "of the last answer: until the name was resolved",
+            "connect_ms": "from then until it was connected",
+            "tls_ms": "from then until TLS was spoken; only with https",
+            "first_byte_ms": "from then until status and headers were there",
+            "size_bytes": "size of the body, of which no more than 1 MiB is read",
             "missing_headers": "how many of security_headers the last answer lacks; only where they are given",
         },
         seconds=lambda args: float(args["samples"] * (args["timeout_seconds"] + args["interval_ms"] / 1000)),
@@ -233,7 +246,7 @@ KINDS: dict[str, Kind] = {
         advice="Ask the URL by hand from this host and read the log of what answers.",
         ask=_http,
         finish=_http_finish,
-        measured=lambda args, names: [name for name in names if args["security_headers"] or name != "missing_headers"],
+        measured=_http_measured,
     ),
     "https_redirect": Kind(
         options=SENT,

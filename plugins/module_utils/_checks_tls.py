@@ -142,8 +142,14 @@ def _context(ca_path: Optional[str]) -> ssl.SSLContext:
     return context
 
 
-def _handshake(args: Args, world: World, deadline: Deadline, context: ssl.SSLContext) -> list[bytes]:
-    """The certificates that the server sent, its own first; where they can't be told, only that one."""
+class Shown(NamedTuple):
+    """The certificate of the server, and all that it sent, where this Python can tell."""
+
+    own: bytes
+    sent: list[bytes]
+
+
+def _handshake(args: Args, world: World, deadline: Deadline, context: ssl.SSLContext) -> Shown:
     with world.connect(args["host"], args["port"], deadline.left()) as plain:
         plain.settimeout(deadline.left())
         with context.wrap_socket(plain, server_hostname=args["server_name"]) as secure:
@@ -154,20 +160,20 @@ def _handshake(args: Args, world: World, deadline: Deadline, context: ssl.SSLCon
             sent = [_der(one) for one in (tell() or [])] if tell else []
     if not own:
         raise RunbookError("the server sent no certificate")
-    return sent or [own]
+    return Shown(own, sent)
 
 
 def _der(one: Any) -> bytes:
     return one if isinstance(one, bytes) else ssl.PEM_cert_to_DER_cert(one.public_bytes())
 
 
-def _fault(sent: list[bytes], error: ssl.SSLCertVerificationError) -> str:
+def _fault(shown: Shown, error: ssl.SSLCertVerificationError) -> str:
     """What is wrong with the chain."""
-    own, last = certificate(sent[0]), certificate(sent[-1])
+    own, last = certificate(shown.own), certificate(shown.sent[-1] if shown.sent else shown.own)
     if error.verify_code == SELF_SIGNED:
         return "the certificate is signed by itself"
     if error.verify_code in (ROOT_SENT, NO_ISSUER, NO_FIRST):
-        if len(sent) == 1 and not own.issued_by_itself:
+        if error.verify_code != ROOT_SENT and len(shown.sent) <= 1 and not own.issued_by_itself:
             return f"the intermediate certificate {own.issuer!r} is missing, or it is the root and not trusted here"
         return f"the issuer {last.issuer!r} is not trusted here"
     if error.verify_code in (EXPIRED, NOT_YET_VALID):
@@ -175,9 +181,9 @@ def _fault(sent: list[bytes], error: ssl.SSLCertVerificationError) -> str:
     return str(error.verify_message)
 
 
-def _chain(args: Args, world: World, deadline: Deadline, sent: list[bytes]) -> str:
+def _chain(args: Args, world: World, deadline: Deadline, shown: Shown) -> str:
     """Empty, or why the chain is not trusted. Whether the certificate itself has expired is asked apart."""
-    own = certificate(sent[0])
+    own = certificate(shown.own)
     context = _context(args["ca_path"])
     if not own.starts <= world.now() <= own.ends:
         context.verify_flags = ssl.VerifyFlags(context.verify_flags | NO_CHECK_TIME)
@@ -185,7 +191,7 @@ def _chain(args: Args, world: World, deadline: Deadline, sent: list[bytes]) -> s
         _handshake(args, world, deadline, context)
         return ""
     except ssl.SSLCertVerificationError as error:
-        return _fault(sent, error)
+        return _fault(shown, error)
 
 
 def _served(args: Args, world: World) -> Measured:
@@ -194,15 +200,17 @@ def _served(args: Args, world: World) -> Measured:
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE  # only to read what is shown
     try:
-        sent = _handshake(args, world, deadline, blind)
-        fault = _chain(args, world, deadline, sent)
+        shown = _handshake(args, world, deadline, blind)
+        fault = _chain(args, world, deadline, shown)
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
         raise RunbookError(f"{place(args)} does not shake hands ({reason})") from None
     except OSError as error:
         raise RunbookError(f"{place(args)}: {why(error, deadline.seconds)}") from None
-    measured = _own(certificate(sent[0]), args["server_name"], world)
-    measured.values.update(chain_valid=int(not fault), chain_certificates=len(sent))
+    measured = _own(certificate(shown.own), args["server_name"], world)
+    measured.values["chain_valid"] = int(not fault)
+    if shown.sent:
+        measured.values["chain_certificates"] = len(shown.sent)
     return Measured(measured.values, {**measured.said, "chain_valid": fault})
 
 
@@ -271,7 +279,7 @@ KINDS: dict[str, Kind] = {
             "days_left": "days until it expires; below 0 when it has, or is not valid yet",
             "lifetime_left_percent": "what is left of its whole lifetime, for those that live only for days",
             "chain_valid": "1 when the chain leads to an authority that is trusted; not measured of a file",
-            "chain_certificates": "certificates that the server sends; not measured of a file",
+            "chain_certificates": "certificates that the server sends; not measured of a file, nor by Python 3.9",
             "host_matches": "1 when it is for server_name; of a file only where that is given",
         },
         # PRE-25: days to deploy with, just above the critical alert of ALR-06; HC-19: chain and host name too.

@@ -471,18 +471,29 @@ def fetch(request: Request) -> Reply:
         except OSError as error:
             return Failure("tls", f"ca_path {request.ca_path} is not usable ({error.strerror or error})")
     phase = "connect"
+    phases: dict[str, float] = {}
+    passed = started
+
+    def mark(name: str) -> None:
+        nonlocal passed
+        now = time.monotonic()
+        phases[name], passed = (now - passed) * 1000, now
+
     sock: Optional[socket.socket] = None
     reached: list[tuple[Any, ...]] = []
     try:
         reached = addresses(host, port, left())
+        mark("resolve")
         sock = connect(reached, left)
+        mark("connect")
         if context is not None:
             phase = "handshake"
             sock.settimeout(left())
             sock = context.wrap_socket(sock, server_hostname=host)
+            mark("tls")
         phase = "answer"
-        status, headers, body = _exchange(_Bounded(sock, left), request, parts)
-        return Answer(status, headers, body, round((time.monotonic() - started) * 1000))
+        status, headers, body, size = _exchange(_Bounded(sock, left), request, parts, lambda: mark("first_byte"))
+        return Answer(status, headers, body, round((time.monotonic() - started) * 1000), phases, size)
     except (OSError, http.client.HTTPException) as error:
         failure = _failure(error, phase, tls, request.timeout_seconds)
     finally:
@@ -572,7 +583,9 @@ class _Bounded(io.RawIOBase):
         """http.client closes its socket before the body is read; ``fetch`` closes the real one."""
 
 
-def _exchange(bounded: _Bounded, request: Request, parts: SplitResult) -> tuple[int, dict[str, str], str]:
+def _exchange(
+    bounded: _Bounded, request: Request, parts: SplitResult, began: Callable[[], None]
+) -> tuple[int, dict[str, str], str, int]:
     connection = http.client.HTTPConnection(parts.hostname or "")
     connection.sock = bounded
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -584,6 +597,7 @@ def _exchange(bounded: _Bounded, request: Request, parts: SplitResult) -> tuple[
         connection.putheader(name, value)
     connection.endheaders()
     response = connection.getresponse()
+    began()
     data = response.read(BODY_LIMIT)
     if response.length and len(data) < BODY_LIMIT:
         raise http.client.IncompleteRead(data, response.length)
@@ -595,7 +609,7 @@ def _exchange(bounded: _Bounded, request: Request, parts: SplitResult) -> tuple[
     received: dict[str, str] = {}
     for name, value in response.getheaders():
         received[name.lower()] = f"{received[name.lower()]}, {value}" if name.lower() in received else value
-    return response.status, received, body
+    return response.status, received, body, len(data)
 
 
 def _failure(error: Exception, phase: str, tls: bool, seconds: float) -> Failure:

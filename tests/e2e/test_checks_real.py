@@ -261,6 +261,15 @@ class App(http.server.BaseHTTPRequestHandler):
                 late = len(self.seen) == 10
             time.sleep(0.4 if late else 0)
             self.answer(200)
+        elif path == "/slow-head":
+            time.sleep(0.3)
+            self.answer(200)
+        elif path == "/slow-body":
+            self.send_response(200)
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            time.sleep(0.3)
+            self.wfile.write(b"x" * 5000)
         elif path == "/flaky":
             with self.lock:
                 self.seen.append(0.0)
@@ -385,6 +394,20 @@ def test_percentiles_are_of_ten_samples_by_nearest_rank(app: str) -> None:
     assert re.search(r"p95 \d+ ms >= 200 ms", result.text), result.text
     App.seen.clear()
     assert asked(check="http", url=f"{app}/slow", fail_when={"p50_ms": ">= 200"}).status == "pass"
+
+
+@pytest.mark.requirement("HC-26")
+def test_where_the_time_of_an_answer_went(app: str, authority: Authority, tmp_path: Path) -> None:
+    phases = ("resolve_ms", "connect_ms", "tls_ms", "first_byte_ms")
+    measured = asked(check="http", url=f"{app}/slow-body").measured
+    assert [name in measured for name in phases] == [True, True, False, True]
+    assert measured["first_byte_ms"] < 300 <= measured["max_ms"] and measured["size_bytes"] == 5000
+    with showing(tmp_path, App, Issued("app", authority.root)) as port:
+        given: dict[str, Any] = {"url": f"https://localhost:{port}/slow-head", "ca_path": str(authority.trusted)}
+        result = asked(check="http", **given, fail_when={"first_byte_ms": ">= 300"})
+    assert result.status == "fail" and "first byte" in result.text
+    spent = [result.measured[name] for name in phases]
+    assert all(part > 0 for part in spent) and sum(spent) <= result.measured["max_ms"] + 1
 
 
 def test_one_bad_sample_among_many_fails_unless_that_is_allowed(app: str) -> None:
