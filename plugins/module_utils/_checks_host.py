@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -29,6 +30,8 @@ LOG_LINES = 100  # HC-12
 MOST_LINES = 10_000_000
 LINE_SHOWN = 200
 LINES_SHOWN = 5
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 # What templates and examples have in the place of a value.
 PLACEHOLDER = re.compile(
@@ -207,11 +210,7 @@ def _log_finish(args: dict[str, Any], names: Collection[str], say: Say) -> None:
     within(args, say, 1, MOST_LINES, "last_lines")
     within(args, say, 0, 1 << 60, "from_byte")
     within(args, say, 1, 1 << 30, "max_bytes")
-    for key in ("pattern", "ignore"):
-        try:
-            re.compile(args[key] or "")
-        except re.error as error:
-            say(key, f"is not a regular expression ({error})")
+    _expression(args, say, "pattern", "ignore")
 
 
 def _shown(line: str) -> str:
@@ -235,6 +234,46 @@ def _command_finish(args: dict[str, Any], _names: Collection[str], say: Say) -> 
         say("argv", "must be the program and its arguments, for example [npm, test]")
     if isinstance(args["chdir"], str) and not args["chdir"].startswith("/"):
         say("chdir", f"must be absolute, not {args['chdir']!r}")
+
+
+def _process(args: Args, world: World) -> Measured:
+    wanted = re.compile(args["pattern"])
+    up = float(world.read("/proc/uptime", PROC_BYTES).split()[0])
+    ages: list[float] = []
+    resident = 0
+    for pid in world.pids():
+        try:
+            line = (
+                world.read(f"/proc/{pid}/cmdline", PROC_BYTES)
+                .rstrip(b"\0")
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+            )
+            if not wanted.search(line):
+                continue
+            # The name in parentheses may have blanks and parentheses itself.
+            fields = world.read(f"/proc/{pid}/stat", PROC_BYTES).rpartition(b")")[2].split()
+        except RunbookError:  # gone meanwhile
+            continue
+        if fields[0] not in (b"Z", b"X"):
+            ages.append(max(0.0, up - int(fields[19]) / TICKS))
+            resident += int(fields[21]) * PAGE_BYTES
+    values: dict[str, Any] = {"processes": len(ages), "resident_bytes": resident}
+    if ages:
+        values.update(youngest_seconds=min(ages), oldest_seconds=max(ages))
+    return Measured(values, {"processes": "no process has such a command line"} if not ages else {})
+
+
+def _process_finish(args: dict[str, Any], _names: Collection[str], say: Say) -> None:
+    _expression(args, say, "pattern")
+
+
+def _expression(args: dict[str, Any], say: Say, *keys: str) -> None:
+    for key in keys:
+        try:
+            re.compile(args[key] or "")
+        except re.error as error:
+            say(key, f"is not a regular expression ({error})")
 
 
 def _unit(args: Args, world: World) -> Measured:
@@ -358,6 +397,26 @@ KINDS: dict[str, Kind] = {
         ask=_asked_command,
         finish=_command_finish,
         timeout_seconds=60,
+    ),
+    "process": Kind(
+        options={
+            "pattern": {
+                "type": "str",
+                "required": True,
+                "description": "a regular expression that is in the command line",
+            },
+        },
+        measures={
+            "processes": "processes with such a command line",
+            "youngest_seconds": "how long the youngest has run: a worker that restarts again and again stays young",
+            "oldest_seconds": "how long the oldest has run",
+            "resident_bytes": "their memory; what they share counts for each",
+        },
+        fail_when={"processes": "< 1"},
+        subject=lambda args: f"process {args['pattern']!r}",
+        advice="See why it does not run in the log of what starts it.",
+        ask=_process,
+        finish=_process_finish,
     ),
     "unit": Kind(
         options={"unit": {"type": "str", "required": True, "description": "name of a unit of systemd"}},

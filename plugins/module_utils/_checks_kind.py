@@ -85,6 +85,10 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
+
+
 def _connect(host: str, port: int, seconds: float) -> socket.socket:
     """A TCP connection, name resolution included in the time."""
     until = time.monotonic() + seconds
@@ -119,6 +123,7 @@ class World:
     stat: Callable[[str], os.stat_result] = os.stat
     statvfs: Callable[[str], os.statvfs_result] = os.statvfs
     cpus: Callable[[], int] = _cpus
+    pids: Callable[[], list[int]] = _pids  # of all processes but this one
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     run: Callable[..., tuple[int, str, str]] = _run
     addresses: Callable[[str, int, float], list[tuple[Any, ...]]] = _probe.addresses

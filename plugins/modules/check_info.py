@@ -41,8 +41,8 @@ options:
       check:
         description:
           - The kind of check. Required.
-          - One of V(disk), V(memory), V(cpu), V(file), V(environment), V(log), V(command), V(unit), V(dns), V(tcp),
-            V(certificate), V(http), V(https_redirect), V(csrf), V(rate_limit), V(postgres), V(redis), V(report).
+          - One of V(disk), V(memory), V(cpu), V(file), V(environment), V(log), V(command), V(process), V(unit), V(dns),
+            V(tcp), V(certificate), V(http), V(https_redirect), V(csrf), V(rate_limit), V(postgres), V(redis), V(report).
         type: str
       fail_when:
         description:
@@ -80,7 +80,7 @@ options:
         type: list
         elements: str
       pattern:
-        description: Regular expression of lines that are bad, for V(log).
+        description: Regular expression of lines that are bad, for V(log); of command lines, for V(process).
         type: str
       ignore:
         description: Regular expression of lines that are not, for V(log).

@@ -22,6 +22,7 @@ LEAST: dict[str, dict[str, Any]] = {  # the options without which there is no ch
     "environment": {"required": ["DATABASE_URL"]},
     "log": {"path": "/var/log/app.log", "pattern": "error"},
     "command": {"argv": ["true"]},
+    "process": {"pattern": "worker"},
     "unit": {"unit": "app.service"},
     "dns": {"host": "app.test", "addresses": ["192.0.2.1"]},
     "tcp": {"port": 80},

@@ -299,6 +299,29 @@ def test_command_has_no_shell_and_its_secrets_are_hidden(tmp_path: Path) -> None
     assert result.measured["last_lines"] == [str(tmp_path), "(hidden)"]
 
 
+def test_processes_by_their_command_line(tmp_path: Path) -> None:
+    mark = f"queue-{os.getpid()}"
+    pattern = f"worker {mark} [0-9]$"
+    assert asked(check="process", pattern=pattern).text == (
+        f"process {pattern!r}: no process has such a command line (processes 0 < 1)"
+    )
+    code = "import sys; sys.stdin.read()"
+    command = [sys.executable, "-c", code, "worker", mark]
+    workers = [subprocess.Popen([*command, str(i)], stdin=subprocess.PIPE) for i in range(3)]
+    try:
+        result = asked(check="process", pattern=pattern, fail_when={"processes": "!= 3"})
+        assert result.status == "pass", result.text
+        assert 0 <= result.measured["youngest_seconds"] <= result.measured["oldest_seconds"] < 600
+        assert 3e6 < result.measured["resident_bytes"] < 3e8
+        workers[0].kill()
+        workers[0].wait()
+        assert asked(check="process", pattern=pattern, fail_when={"processes": "< 3"}).status == "fail"
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
 SHOWN = "LoadState={load}\nActiveState={active}\nSubState={sub}\nNRestarts=3\nActiveEnterTimestampMonotonic=40000000\n"
 
 
