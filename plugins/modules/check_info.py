@@ -42,7 +42,8 @@ options:
         description:
           - The kind of check. Required.
           - One of V(disk), V(memory), V(cpu), V(file), V(environment), V(log), V(command), V(process), V(unit), V(dns),
-            V(tcp), V(certificate), V(http), V(https_redirect), V(csrf), V(rate_limit), V(postgres), V(redis), V(report).
+            V(tcp), V(certificate), V(http), V(https_redirect), V(csrf), V(rate_limit), V(postgres), V(redis) and
+            V(report).
         type: str
       fail_when:
         description:
