@@ -230,13 +230,14 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _amount(name: str, value: float) -> str:
+def _amount(name: str, value: float, exact: bool = False) -> str:
+    show = (lambda number: f"{number:.7g}") if exact else _limits.shown
     if name.endswith("_bytes"):
         size, number = 0, float(value)
         while abs(number) >= 1024 and size < len(SIZES) - 1:
             size, number = size + 1, number / 1024
-        return f"{_limits.shown(number)} {SIZES[size]}"
-    return _limits.shown(value) + next((sign for unit, sign in UNITS.items() if name.endswith(unit)), "")
+        return f"{show(number)} {SIZES[size]}"
+    return show(value) + next((sign for unit, sign in UNITS.items() if name.endswith(unit)), "")
 
 
 def _valued(name: str, value: float) -> str:
@@ -245,7 +246,10 @@ def _valued(name: str, value: float) -> str:
 
 def _clause(asked: Check, limit: Limit, measured: Measured) -> str:
     number = _limits.number(measured.values[limit.name]) or 0.0
-    clause = f"{_valued(limit.name, number)} {limit.relation} {_amount(limit.name, limit.value)}"
+    shown, bound = _amount(limit.name, number), _amount(limit.name, limit.value)
+    if shown == bound and number != limit.value:  # 19.96 % is not 20 %
+        shown = _amount(limit.name, number, exact=True)
+    clause = f"{_words(limit.name)} {shown} {limit.relation} {bound}"
     more = measured.said.get(limit.name)
     return f"{_subject(asked)}: {more} ({clause})" if more else f"{_subject(asked)}: {clause}"
 

@@ -202,6 +202,7 @@ def test_a_uri_fills_the_options_and_its_password_is_a_secret(check: str) -> Non
     ("values", "status", "text"),
     [
         ({"free_percent": 12.1, "free_inodes_percent": 90}, "fail", "/: free 12.1 % <= 20 %"),
+        ({"free_percent": 19.96, "free_inodes_percent": 90}, "fail", "/: free 19.96 % <= 20 %"),
         ({"free_percent": 20.0, "free_inodes_percent": 90}, "fail", "/: free 20 % <= 20 %"),
         ({"free_percent": 25.0, "free_inodes_percent": 90}, "warn", "/: free 25 % < 30 %"),
         ({"free_percent": 30.0, "free_inodes_percent": 90}, "pass", "/: free 30 %, free inodes 90 %"),
