@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional, Union
 from urllib.parse import urlsplit
 
@@ -32,6 +32,9 @@ class Answer:
     headers: Mapping[str, str]
     body: str
     duration_ms: int
+    # Where the time went: resolve, connect, tls, first_byte, each in milliseconds, and how many bytes came.
+    phases_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
+    size_bytes: int = field(default=0, compare=False)
 
     def header(self, name: str) -> Optional[str]:
         """HTTP header names are case-insensitive; over HTTP/2 they are lower-case."""

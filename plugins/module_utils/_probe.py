@@ -471,24 +471,35 @@ def fetch(request: Request) -> Reply:
         except OSError as error:
             return Failure("tls", f"ca_path {request.ca_path} is not usable ({error.strerror or error})")
     phase = "connect"
+    phases: dict[str, float] = {}
+    passed = started
+
+    def mark(name: str) -> None:
+        nonlocal passed
+        now = time.monotonic()
+        phases[name], passed = (now - passed) * 1000, now
+
     sock: Optional[socket.socket] = None
-    addresses: list[tuple[Any, ...]] = []
+    reached: list[tuple[Any, ...]] = []
     try:
-        addresses = _addresses(host, port, left())
-        sock = _connect(addresses, left)
+        reached = addresses(host, port, left())
+        mark("resolve")
+        sock = connect(reached, left)
+        mark("connect")
         if context is not None:
             phase = "handshake"
             sock.settimeout(left())
             sock = context.wrap_socket(sock, server_hostname=host)
+            mark("tls")
         phase = "answer"
-        status, headers, body = _exchange(_Bounded(sock, left), request, parts)
-        return Answer(status, headers, body, round((time.monotonic() - started) * 1000))
+        status, headers, body, size = _exchange(_Bounded(sock, left), request, parts, lambda: mark("first_byte"))
+        return Answer(status, headers, body, round((time.monotonic() - started) * 1000), phases, size)
     except (OSError, http.client.HTTPException) as error:
         failure = _failure(error, phase, tls, request.timeout_seconds)
     finally:
         if sock is not None:
             sock.close()
-    if failure.kind == "closed" and not tls and phase == "answer" and _speaks_tls(addresses, left):
+    if failure.kind == "closed" and not tls and phase == "answer" and _speaks_tls(reached, left):
         # Many TLS servers hang up on plain HTTP without a word.
         return Failure("wrong_port", "plain HTTP was sent to a port that speaks TLS")
     return failure
@@ -506,7 +517,7 @@ def _tls_context(request: Request) -> ssl.SSLContext:
     return context
 
 
-def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
+def addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     """getaddrinfo has no time limit of its own, so it gets a thread that may be left behind."""
     outcome: list[Union[list[tuple[Any, ...]], OSError]] = []
 
@@ -528,7 +539,7 @@ def _addresses(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     return outcome[0]
 
 
-def _connect(addresses: Sequence[tuple[Any, ...]], left: Callable[[], float]) -> socket.socket:
+def connect(addresses: Sequence[tuple[Any, ...]], left: Callable[[], float]) -> socket.socket:
     """The first address that accepts; one that stays silent leaves time for the others."""
     problem: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
     for number, (family, kind, protocol, _name, address) in enumerate(addresses):
@@ -572,7 +583,9 @@ class _Bounded(io.RawIOBase):
         """http.client closes its socket before the body is read; ``fetch`` closes the real one."""
 
 
-def _exchange(bounded: _Bounded, request: Request, parts: SplitResult) -> tuple[int, dict[str, str], str]:
+def _exchange(
+    bounded: _Bounded, request: Request, parts: SplitResult, began: Callable[[], None]
+) -> tuple[int, dict[str, str], str, int]:
     connection = http.client.HTTPConnection(parts.hostname or "")
     connection.sock = bounded
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -584,6 +597,7 @@ def _exchange(bounded: _Bounded, request: Request, parts: SplitResult) -> tuple[
         connection.putheader(name, value)
     connection.endheaders()
     response = connection.getresponse()
+    began()
     data = response.read(BODY_LIMIT)
     if response.length and len(data) < BODY_LIMIT:
         raise http.client.IncompleteRead(data, response.length)
@@ -595,7 +609,7 @@ def _exchange(bounded: _Bounded, request: Request, parts: SplitResult) -> tuple[
     received: dict[str, str] = {}
     for name, value in response.getheaders():
         received[name.lower()] = f"{received[name.lower()]}, {value}" if name.lower() in received else value
-    return response.status, received, body
+    return response.status, received, body, len(data)
 
 
 def _failure(error: Exception, phase: str, tls: bool, seconds: float) -> Failure:
@@ -636,7 +650,7 @@ def _speaks_tls(addresses: Sequence[tuple[Any, ...]], left: Callable[[], float])
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with _connect(addresses, left) as sock:
+        with connect(addresses, left) as sock:
             sock.settimeout(left())
             context.wrap_socket(sock).close()
             return True
@@ -733,14 +747,14 @@ def _ask_once(asked: Endpoint, allowed: float, fetch: Fetch, clock: Callable[[],
         name=asked.name,
         target=asked.url,
         passed=not problem,
-        observed=_masked(observed, secrets),
+        observed=masked(observed, secrets),
         expected=expected,
         duration_ms=duration,
         attempts=1,
-        problem=_masked(problem, secrets),
+        problem=masked(problem, secrets),
         kind=kind,
-        fix=_masked(diagnose(asked.url, kind, answer), secrets),
-        evidence=_masked(_evidence(asked, answer), secrets),
+        fix=masked(diagnose(asked.url, kind, answer), secrets),
+        evidence=masked(_evidence(asked, answer), secrets),
     )
 
 
@@ -774,13 +788,13 @@ def _secrets(asked: Endpoint) -> list[str]:
     return sorted({secret for secret in values + words if secret.strip()}, key=len, reverse=True)
 
 
-def _masked(value: Any, secrets: Sequence[str]) -> Any:
+def masked(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, HIDDEN)
         return value
     if isinstance(value, dict):
-        return {_masked(key, secrets): _masked(member, secrets) for key, member in value.items()}
+        return {masked(key, secrets): masked(member, secrets) for key, member in value.items()}
     if isinstance(value, list):
-        return [_masked(member, secrets) for member in value]
+        return [masked(member, secrets) for member in value]
     return value
