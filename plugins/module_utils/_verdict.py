@@ -93,7 +93,10 @@ def assess(
     absent = missing([*fail_when, *warn_when], measured)
     if absent:
         return Measurement(NO_DATA, at_seconds, f"no value of {', '.join(dict.fromkeys(absent))}")
-    text = ", ".join(f"{figure(measured[limit.name])} {limit.name}" for limit in fail_when or warn_when)
+    text = ", ".join(
+        f"{limit.name} {figure(measured[limit.name])} (limit {limit.relation} {limit.value:g})"
+        for limit in fail_when or warn_when
+    )
     return Measurement(SUCCESSFUL, at_seconds, text)
 
 
@@ -130,34 +133,54 @@ def counted(before: Counts, measurement: Measurement, policy: Policy) -> Counts:
     return after._replace(failed=before.failed + 1, failed_row=before.failed_row + 1)
 
 
-def counts(measurements: Sequence[Measurement], policy: Policy) -> Counts:
-    """All that is known after these measurements."""
-    known = Counts()
-    for measurement in measurements:
-        known = counted(known, measurement, policy)
-    return known
+class Tally:
+    """The measurements of one metric as they come. The first that decides has decided: later ones change nothing."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.known = Counts()
+        self.number = 0
+        self.last: Optional[Measurement] = None
+        self.decided: Optional[Verdict] = None
+
+    def add(self, measurement: Measurement) -> None:
+        if measurement.status not in MEASURED:
+            raise ValueError(f"{measurement.status!r} is no measurement; there are {', '.join(MEASURED)}")
+        if self.decided:
+            return
+        self.number += 1
+        self.last = measurement
+        self.known = counted(self.known, measurement, self.policy)
+        self.decided = _decided(self.known, self.policy)
+
+    def verdict(self, ended: bool = False, extended: bool = False) -> Verdict:
+        """``ended`` says that no more will be measured, or no more than the policy ``extend`` asks for; ``extended``
+        that there is no more time for that either."""
+        if self.decided:
+            return self.decided
+        if ended:
+            return _at_end(self.known, self.policy, extended, "ended", self.known.measured, None)
+        return Verdict(RUNNING if self.number else PENDING)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the last answer is bad, or was none, and more of the same would decide: no time to end."""
+        if self.decided:
+            return False
+        if self.known.error_row:
+            return self.policy.consecutive_error_limit != OFF
+        limits = (self.policy.failure_limit, self.policy.consecutive_failure_limit)
+        return self.known.failing_since is not None and limits != (OFF, OFF)
 
 
 def verdict(
     measurements: Sequence[Union[Measurement, str]], policy: Policy, ended: bool = False, extended: bool = False
 ) -> Verdict:
-    """What the measurements come to. The first measurement that decides has decided: later ones change nothing.
-
-    ``ended`` says that no more will be measured, or no more than the policy ``extend`` asks for; ``extended`` that
-    there is no more time for that either.
-    """
-    known = Counts()
-    for given in measurements:
-        measurement = Measurement(given) if isinstance(given, str) else given
-        if measurement.status not in MEASURED:
-            raise ValueError(f"{measurement.status!r} is no measurement; there are {', '.join(MEASURED)}")
-        known = counted(known, measurement, policy)
-        decided = _decided(known, policy)
-        if decided:
-            return decided
-    if ended:
-        return _at_end(known, policy, extended, "ended", known.measured, None)
-    return Verdict(RUNNING if measurements else PENDING)
+    """What all the measurements of one metric come to; see `Tally`."""
+    tally = Tally(policy)
+    for measurement in measurements:
+        tally.add(Measurement(measurement) if isinstance(measurement, str) else measurement)
+    return tally.verdict(ended, extended)
 
 
 def _decided(known: Counts, policy: Policy) -> Optional[Verdict]:
@@ -216,15 +239,6 @@ def _without_data(known: Counts, policy: Policy, extended: bool) -> Verdict:
     return Verdict(
         status, "minimum_samples", known.samples, policy.minimum_samples, f"{text}; no_data is {policy.no_data}"
     )
-
-
-def undecided(measurements: Sequence[Measurement], policy: Policy) -> bool:
-    """Whether the last answer is bad, or was none, and more of the same would decide: no time to end."""
-    known = counts(measurements, policy)
-    if known.error_row:
-        return policy.consecutive_error_limit != OFF
-    failing = known.failing_since is not None
-    return failing and (policy.failure_limit != OFF or policy.consecutive_failure_limit != OFF)
 
 
 # -- several metrics --------------------------------------------------------------------------------------------
