@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
         settings = {
             "began": seen["began"],
             "accounting": controller.plain(seen["accounting"]),
-            "watch": {key: value for key, value in first.items() if key.startswith("watch_")},
+            "watch": controller.open_values(first, "watch_"),
             "store": _model.store(models[controller.groups(variables)["state"][0]]),
             "report_dir": first["app_report_dir"],
         }

@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _apt
+from ansible_collections.signalbox.runbook.plugins.module_utils import _apt, _triggers
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import CLIENT
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import IN_PLACE
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import SHOWN, Problems, Spec, check, closest
@@ -85,6 +85,7 @@ def load(
             options = _without_release(options)
         model.update(check(own, options, "", problems))
     if not problems:
+        _triggers.settle(model, specs.get("watch_", {}), problems)
         _rules(model, verb, problems)
     _mask(problems, values.get("app_services"))
     if where:
@@ -147,7 +148,8 @@ def _rules(model: Model, verb: str, problems: Problems) -> None:
     rate = model.get("watch_error_rate_percent")
     if rate is not None and not 0 <= rate <= 100:
         problems.say("watch_error_rate_percent", f"must be 0 to 100 percent, not {rate:g}")
-    if model.get("watch_seconds") and not model.get("accounting_requests_per_second", 1):
+    unseen = not model.get("accounting_requests_per_second", 1) and _triggers.sees_requests(model)
+    if model.get("watch_seconds") and unseen:
         problems.say("accounting_requests_per_second", "is 0, so a watch would see no data; set watch_seconds to 0 too")
     _strategy(model, problems)
     if model["app_runtime"] == "kubernetes":

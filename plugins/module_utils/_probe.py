@@ -195,7 +195,7 @@ def endpoint(raw: Mapping[str, Any]) -> Endpoint:
     if not given.get("url"):
         raise wrong("url", "is missing; give one like http://127.0.0.1:8000/health")
     url = text("url", given["url"])
-    why = _url_fault(url)
+    why = url_fault(url)
     if why:
         # A refused URL may hold a password, so it must not name the probe in the message.
         label = f"probe {given.get('name') or '(no name)'}"
@@ -254,7 +254,8 @@ def endpoint(raw: Mapping[str, Any]) -> Endpoint:
     )
 
 
-def _url_fault(url: str) -> str:
+def url_fault(url: str) -> str:
+    """What is wrong with the URL of a request; empty when nothing is."""
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         return "must be ASCII without blanks; percent-encode the rest"
     try:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _model
+from ansible_collections.signalbox.runbook.plugins.module_utils import _model, _triggers
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import Place, other, shown
 
 Step = dict[str, Any]
@@ -222,7 +222,9 @@ class Steps:
             for service in _model.routed(self.first)
         ]
         args = {CONTROLLER: {"seconds": seconds, "probes": probes}}
-        return self.step("watch", "watch", "main", f"{seconds:g} s", args, seconds + 30, **more)
+        beyond = _triggers.beyond_seconds(self.first, _triggers.made(self.first))
+        budget = seconds + max(30, beyond + _triggers.SPARE_SECONDS)
+        return self.step("watch", "watch", "main", f"{seconds:g} s", args, budget, **more)
 
     # -- in place -----------------------------------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ version_added: 0.1.0
 author:
   - The signalbox.runbook authors (@signalbox)
 description:
-  - Measures for a bounded time the requests of the accounting, in a sliding window, and the given probes.
-  - Fails when more measurements in a row fail than the policy bears, or when there was no data but must be.
+  - Measures for a bounded time the requests of the accounting, in a sliding window, and the given probes, and
+    whatever the triggers of the policy ask for.
+  - Fails when more measurements in a row fail than the policy bears, when a trigger fails, or when there was no data
+    but must be.
   - Renews the lease while it lasts.
   - This is an action plugin; it runs on the controller, delegated to the state host.
 options:
@@ -30,7 +32,7 @@ options:
     type: dict
     default: {}
   policy:
-    description: The variables of the role C(watch).
+    description: The variables of the role C(watch). What is missing has its default.
     type: dict
     required: true
   journal:
@@ -43,6 +45,10 @@ options:
   began:
     description: When the run began, in seconds since 1970, for the lines that show progress.
     type: float
+  moved:
+    description: When the traffic first moved, in seconds since 1970. What was before that is the baseline.
+    type: float
+    version_added: 0.1.0
 attributes:
   check_mode:
     support: full
@@ -71,4 +77,14 @@ measurements:
   description: Number of measurements.
   returned: always
   type: int
+trigger:
+  description: The trigger that failed; empty when it was none of them.
+  returned: always
+  type: str
+  version_added: 0.1.0
+attention:
+  description: Whether the end was neither good nor bad, because something was unclear or could not be measured.
+  returned: always
+  type: bool
+  version_added: 0.1.0
 """

@@ -84,6 +84,28 @@ def host_values(hostvars: Any, loader: Any, host: str, verb: str, overrides: Map
     return values
 
 
+def open_values(model: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The variables of one role that may be part of a result: all but those that it documents as secrets."""
+    secret = {key for key, option in specs()[prefix].items() if option.get("no_log")}
+    return {key: value for key, value in model.items() if key.startswith(prefix) and key not in secret}
+
+
+def secret_values(task_vars: Mapping[str, Any], loader: Any, task: Any, prefix: str) -> dict[str, str]:
+    """The secrets of one role, as the first target has them: they are in no result, but read where they are used."""
+    keys = [key for key, option in specs()[prefix].items() if option.get("no_log")]
+    hosts = groups(task_vars)["targets"]
+    raw = {**task_vars["hostvars"].raw_get(hosts[0]), "hostvars": task_vars["hostvars"]} if hosts else {}
+    raw.update({key: task_vars[key] for key in keys if key in task.get_play().vars and key in task_vars})
+    templar = Templar(loader=loader, variables=raw)
+    found = {}
+    for key in keys:
+        try:
+            found[key] = plain(templar.template(raw.get(key))) or ""
+        except AnsibleError as error:
+            raise RunbookError(f"{key}: {error.message}") from error
+    return found
+
+
 def _check_version(templar: Templar, raw: Mapping[str, Any], host: str) -> None:
     """First, because other values are made of it: what is wrong with them then says nothing."""
     problems = Problems()

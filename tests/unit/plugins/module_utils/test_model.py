@@ -212,7 +212,10 @@ BAD = {
         ["app_batch_watch_seconds: must be at least 0, not -1"],
     ),
     "unknown drift word": (change("app_drift", "fix"), ["app_drift: must be one of stop, restore, not 'fix'"]),
-    "unknown no data word": (change("watch_no_data", "ok"), ["watch_no_data: must be one of fail, pass, not 'ok'"]),
+    "unknown no data word": (
+        change("watch_no_data", "ok"),
+        ["watch_no_data: must be one of fail, pass, inconclusive, extend, not 'ok'"],
+    ),
     "percent sign": (
         change("watch_error_rate_percent", "10%"),
         ["watch_error_rate_percent: must be a number, not '10%'"],
