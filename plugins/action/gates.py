@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.signalbox.runbook.plugins.module_utils import _gates
+from ansible_collections.signalbox.runbook.plugins.module_utils._journal import utc
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
 
 class ActionModule(ActionBase):
     _requires_connection = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("judged", "described", "asked", "notes", "version", "now", "closing"))
+    _VALID_ARGS = frozenset(("judged", "described", "asked", "notes", "version", "now", "report"))
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         variables: dict[str, Any] = task_vars or {}
@@ -34,11 +37,19 @@ class ActionModule(ActionBase):
             table=_gates.table(decision),
             record={"decision": _gates.kept(decision)},
         )
-        if args.get("closing"):
-            result["closing"] = result["table"]
+        if args.get("report"):
+            result["closing"] = [*result["table"], f"report: {self._write(args, decision)}"]
         if refused:
             result.update(msg=_gates.refusal(decision), diagnosis=_gates.table(decision))
         return result
+
+    def _write(self, args: dict[str, Any], decision: _gates.Decision) -> Path:
+        path = Path(args["report"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        report = {"version": args["version"], "at": utc(args["now"]), **_gates.kept(decision)}
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        return path
 
     def _answers(self, variables: dict[str, Any], host: str) -> list[dict[str, Any]]:
         outcome = controller.plain(variables["hostvars"][host].get("__runbook_outcome") or {})

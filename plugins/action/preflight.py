@@ -54,6 +54,10 @@ class ActionModule(ActionBase):
                 host: {"names": names, "of": host if host in models else seen["targets"][0]}
                 for host, names in asked.items()
             },
+            "report": f"{models[seen['targets'][0]]['app_report_dir']}/{self._name(seen, phase)}",
             "timeout_seconds": math.ceil(gates.budget_seconds),
             "decision": {**_gates.decision_args(gates, facts), "asked": asked},
         }
+
+    def _name(self, seen: Any, phase: str) -> str:
+        return f"{seen['application']}-{seen['environment']}-{phase}.json"

@@ -27,8 +27,9 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._schema import P
 Result = dict[str, Any]
 Note = Mapping[str, Any]
 
-# When a gate is asked: before a deploy by itself, and earlier by preflight.yml -e preflight_phase=...
-PHASES = ("week", "day", "hour", "deploy")
+# When a gate is asked: before a deploy by itself, earlier by preflight.yml -e preflight_phase=..., and of what runs by
+# verify.yml.
+PHASES = ("week", "day", "hour", "deploy", "verify")
 HOSTS = ("targets", "routers", "state", "controller")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 HOUR = 3600.0
@@ -109,7 +110,7 @@ def load(given: Sequence[Mapping[str, Any]], path: str, problems: Problems) -> G
         rest = {key: value for key, value in raw.items() if key not in COMMON}
         kind = rest.get("check")
         gate = check(common, COMMON, where, problems)
-        gate["phases"] = gate["phases"] or ["deploy"]
+        gate.update(phases=gate["phases"] or ["deploy"], number=number)
         name = rest.get("name")
         if name in names:
             problems.say(f"{where}.name", f"{name!r} is the name of another gate already")
@@ -220,7 +221,7 @@ def questions(
 
 def decision_args(gates: Questions, facts: Facts) -> dict[str, Any]:
     """What the decision is made of, as plain data: no secret is in it."""
-    known = [*gates.described, *gates.own]
+    known = sorted([*gates.described, *gates.own], key=lambda gate: int(gate["number"]))
     return {
         "judged": [judge(gate, facts) for gate in gates.own],
         "described": {

@@ -41,10 +41,13 @@ options:
     description: When it is decided, in seconds since 1970.
     type: float
     required: true
-  closing:
-    description: Whether the table is printed as the end of the play.
-    type: bool
-    default: false
+  report:
+    description:
+      - Path on the controller that the decision is written to as JSON.
+      - The table is then printed as the end of the play.
+      - Where it is empty, the decision is part of a run and of its record.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full

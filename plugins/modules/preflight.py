@@ -18,7 +18,7 @@ options:
     description: The phase of the checklist whose gates are asked.
     type: str
     default: deploy
-    choices: [week, day, hour, deploy]
+    choices: [week, day, hour, deploy, verify]
 attributes:
   check_mode:
     support: full
@@ -46,6 +46,10 @@ args:
   description: What each host is asked.
   returned: success
   type: dict
+report:
+  description: Path of the report on the controller that M(signalbox.runbook.gates) writes.
+  returned: success
+  type: str
 decision:
   description: What M(signalbox.runbook.gates) takes.
   returned: success

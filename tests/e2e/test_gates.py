@@ -80,7 +80,27 @@ def test_preflight_asks_the_gates_of_a_phase_and_changes_nothing(site: Site) -> 
     assert site.everything() == before
     wrong = site.run("preflight", app_version="1.1.0", preflight_phase="month", app_gates=gates)
     assert wrong.code != 0
-    assert "preflight_phase: must be one of week, day, hour, deploy, not 'month'. Nothing has been" in wrong.output
+    assert (
+        "preflight_phase: must be one of week, day, hour, deploy, verify, not 'month'. Nothing has been" in wrong.output
+    )
+
+
+@pytest.mark.requirement("HC-01")
+def test_verify_asks_what_runs_and_writes_what_it_found(site: Site) -> None:
+    url = f"{site.front_url}/health"
+    healthy = {"name": "health", "check": "http", "url": url, "status": [200], "on": "controller", "phases": ["verify"]}
+    gates = [healthy, {**ROOMY, "phases": ["verify"]}, FULL | {"name": "of a deploy"}]
+    before = site.everything()
+    well = site.run("verify", app_gates=gates)
+    assert well.code == 0 and "PROCEED   score 100 %   2 passed" in well.output, well.output
+    (path,) = site.reports.glob("*-verify.json")
+    assert path.stat().st_mode & 0o077 == 0
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert [(gate["name"], gate["status"]) for gate in found["gates"]] == [("health", "pass"), ("disk", "pass")]
+    assert found["gates"][0]["measured"]
+    ill = site.run("verify", app_gates=[{**healthy, "status": [204]}])
+    assert ill.code != 0 and "FAILED   health" in ill.output, ill.output
+    assert site.everything() == before
 
 
 @pytest.mark.requirement("PRE-12", "ENV-16")

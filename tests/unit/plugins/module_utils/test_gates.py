@@ -395,7 +395,10 @@ def test_a_statement_that_can_not_be_made_says_why(gate: str, given: dict[str, A
         ({**PLAN, "statement": None}, "app_gates[0].statement: is missing; give what somebody has to attest"),
         ({**PLAN, "valid_days": 2}, "app_gates[0].valid_days: unknown key; did you mean valid_hours?"),
         ({**PLAN, "valid_hours": -1}, "app_gates[0].valid_hours: -1 must be 0 or more"),
-        ({**PLAN, "phases": ["month"]}, "app_gates[0].phases[0]: must be one of week, day, hour, deploy, not 'month'"),
+        (
+            {**PLAN, "phases": ["month"]},
+            "app_gates[0].phases[0]: must be one of week, day, hour, deploy, verify, not 'month'",
+        ),
         ({**PLAN, "on": "targets"}, "app_gates[0].on: attestation is judged on the controller by the records"),
         ({**PLAN, "on_failure": "ignore"}, "app_gates[0].on_failure: must be one of block, remediate"),
         ({"name": "a", "check": "approval", "people": 0}, "app_gates[0].people: 0 must be 1 or more"),
