@@ -204,7 +204,9 @@ def sarif(data: bytes) -> Report:
     for run in _members(document["runs"]):
         tool = _member(run, "tool")
         components = [_member(tool, "driver"), *_members(_member(tool, "extensions"))]
-        rules = {rule.get("id"): rule for part in reversed(components) for rule in _members(_member(part, "rules"))}
+        rules = {
+            str(rule.get("id")): rule for part in reversed(components) for rule in _members(_member(part, "rules"))
+        }
         for call in _members(run.get("invocations")):
             when = moment(call.get("endTimeUtc"), utc=True)
             if when is not None:
@@ -218,8 +220,13 @@ def sarif(data: bytes) -> Report:
             if accepted or result.get("baselineState") == "absent" or result.get("kind") in ("pass", "notApplicable"):
                 continue
             index = result.get("ruleIndex")
-            rule = rules.get(result.get("ruleId")) or rules.get(_member(result, "rule", "id"))
-            if rule is None and isinstance(index, int) and 0 <= index < len(driver_rules):
+            rule = rules.get(str(result.get("ruleId"))) or rules.get(str(_member(result, "rule", "id")))
+            if (
+                rule is None
+                and isinstance(index, int)
+                and not isinstance(index, bool)
+                and 0 <= index < len(driver_rules)
+            ):
                 rule = driver_rules[index]
             severity = _severity(result, rule or {})
             if severity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.server
+import json
 import re
 import secrets
 import shutil
@@ -215,6 +216,16 @@ def test_what_shows_no_certificate_is_missing(authority: Authority) -> None:
 # HTTP
 
 
+HEALTH = {
+    "status": "healthy",
+    "version": "1.4.2",
+    "uptime": 12345,
+    "ok": True,
+    "services": {"db": {"status": "up"}},
+    "queues": {"mail": {"oldest": 3}, "sync": {"oldest": 250.0}},
+}
+
+
 class App(http.server.BaseHTTPRequestHandler):
     """What it answers is in the path."""
 
@@ -254,7 +265,7 @@ class App(http.server.BaseHTTPRequestHandler):
         elif path == "/live":
             self.answer(200, b"alive")
         elif path == "/health":
-            self.answer(200, b'{"status": "healthy", "version": "1.4.2", "services": {"db": {"status": "up"}}}')
+            self.answer(200, json.dumps(HEALTH).encode())
         elif path == "/slow":
             with self.lock:
                 self.seen.append(0.0)
@@ -394,6 +405,24 @@ def test_percentiles_are_of_ten_samples_by_nearest_rank(app: str) -> None:
     assert re.search(r"p95 1,\d+ ms >= 1,000 ms", result.text), result.text
     App.seen.clear()
     assert asked(check="http", url=f"{app}/slow", fail_when={"p50_ms": ">= 1000"}, source="000").status == "pass"
+
+
+@pytest.mark.requirement("HC-09", "HC-10")
+def test_what_the_application_measures_has_limits_too(app: str) -> None:
+    given: dict[str, Any] = {"check": "http", "url": f"{app}/health", "expect": {"status": "healthy"}}
+    names = {"uptime_seconds": "uptime", "oldest_job_seconds": "queues.*.oldest"}
+    wanted = {"version": "1.4.2", "version_path": "version", "numbers": names}
+    limits = {"uptime_seconds": "> 20000", "oldest_job_seconds": "> 300"}
+    result = asked(**given, **wanted, fail_when=limits)
+    assert result.status == "pass", result.text
+    assert (result.measured["uptime_seconds"], result.measured["oldest_job_seconds"]) == (12345, 250)
+    result = asked(**given, **wanted, fail_when={"uptime_seconds": "> 300"}, source="since the deploy")
+    assert result.status == "fail" and "uptime 12,345 s > 300 s" in result.text
+    for path in ("version", "nothing", "queues", "ok"):  # text, not there, not a number, true
+        result = asked(**given, numbers={"uptime_seconds": path}, fail_when={"uptime_seconds": "< 0"})
+        assert result.status == "missing", path
+    plain = asked(check="http", url=f"{app}/ready", numbers=names, fail_when=limits)
+    assert plain.status == "missing"
 
 
 @pytest.mark.requirement("HC-26")
