@@ -313,10 +313,13 @@ def test_processes_by_their_command_line(tmp_path: Path) -> None:
     assert asked(check="process", pattern=pattern).text == (
         f"process {pattern!r}: no process has such a command line (processes 0 < 1)"
     )
-    code = "import sys; sys.stdin.read()"
+    code = "import sys; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, "worker", mark]
-    workers = [subprocess.Popen([*command, str(i)], stdin=subprocess.PIPE) for i in range(3)]
+    pipe = subprocess.PIPE
+    workers = [subprocess.Popen([*command, str(i)], stdin=pipe, stdout=pipe) for i in range(3)]
     try:
+        for worker in workers:
+            assert worker.stdout and worker.stdout.readline() == b"\n"
         result = asked(check="process", pattern=pattern, fail_when={"processes": "!= 3"})
         assert result.status == "pass", result.text
         assert 0 <= result.measured["youngest_seconds"] <= result.measured["oldest_seconds"] < 600
