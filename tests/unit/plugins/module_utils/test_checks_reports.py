@@ -157,6 +157,8 @@ def sarif(*results: dict[str, Any], **run: Any) -> dict[str, Any]:
         ({"ruleId": "style", "properties": {"security-severity": "9.1"}}, "critical", "fail"),
         ({"ruleId": "worst", "suppressions": [{"kind": "external", "status": "rejected"}]}, "critical", "fail"),
         ({"ruleId": "worst", "suppressions": [{"kind": "inSource"}]}, "", "pass"),
+        ({"ruleId": "worst", "suppressions": [{}, {"status": "underReview"}]}, "critical", "fail"),
+        ({"ruleId": "bad/part/two"}, "high", "fail"),
         ({"ruleId": "worst", "baselineState": "absent"}, "", "pass"),
         ({"ruleId": "worst", "kind": "pass"}, "", "pass"),
         ({"ruleId": "of nobody", "level": "none"}, "", "pass"),
