@@ -361,7 +361,7 @@ def test_readiness_and_liveness_by_what_they_say(app: str) -> None:
         assert asked(check="http", url=f"{app}/{path}", body="^starting$").status == "fail"
 
 
-@pytest.mark.requirement("PRE-24", "PRE-31", "HC-14")
+@pytest.mark.requirement("PRE-31", "HC-14")
 def test_every_dependency_gets_a_result_of_its_own(app: str) -> None:
     """Of those in 003, and the monitoring before a deploy."""
     problems = Problems()
@@ -662,7 +662,6 @@ def test_a_query_is_timed_and_can_change_nothing(primary: Postgres, driver: Worl
     assert result.status == "missing" and "statement timeout" in result.text
 
 
-@pytest.mark.requirement("ALR-11")
 def test_connections_are_counted_also_for_one_who_may_not_see_them(primary: Postgres, driver: World) -> None:
     before = on(primary, driver).measured["connections"]
     held = [
