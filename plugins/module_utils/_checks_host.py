@@ -39,14 +39,14 @@ PLACEHOLDER = re.compile(
     r"|x{3,}|\*{3,}|placeholder|example|<.*>|\$\{.*\}|\{\{.*\}\}|\[.*\]",
     re.IGNORECASE,
 )
-# Forms of credentials that are told by themselves.
+# Forms of credentials that are told by themselves. Repetitions are bounded: a line can have megabytes.
 TOKENS = (
     r"\bAKIA[0-9A-Z]{16}\b"  # Amazon
     r"|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_[A-Za-z0-9_]{40}|\bglpat-[A-Za-z0-9_-]{20}"
-    r"|\bxox[abprs]-[A-Za-z0-9-]{10}|\bsk_live_[A-Za-z0-9]{20}|\bSG\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20}"
-    r"|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10}"  # JSON Web Token
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|[a-z+]+://[^/@\s:]*:[^/@\s]+@"
-    r"|(?i:\b(?:password|passwd|secret|api_?key|access_?token)\b['\"]?\s*[=:]\s*['\"]?(?![*\s'\"])[^\s'\"]{6})"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10}|\bsk_live_[A-Za-z0-9]{20}|\bSG\.[A-Za-z0-9_-]{20,40}\.[A-Za-z0-9_-]{20}"
+    r"|\beyJ[A-Za-z0-9_-]{10,500}\.eyJ[A-Za-z0-9_-]{10}"  # JSON Web Token
+    r"|-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----|\b[a-z][a-z0-9+]{1,20}://[^/@\s:]{0,100}:[^/@\s]{1,500}@"
+    r"|(?i:\b(?:password|passwd|secret|api_?key|access_?token)\b['\"]?\s{0,5}[=:]\s{0,5}['\"]?(?![*\s'\"])[^\s'\"]{6})"
 )
 
 
@@ -214,7 +214,8 @@ def _log_finish(args: dict[str, Any], names: Collection[str], say: Say) -> None:
 
 
 def _shown(line: str) -> str:
-    text = _command.USERINFO.sub(r"\1(hidden)@", line.strip())
+    # Cut before, because the pattern takes its time for a line without end, but so that no password is cut.
+    text = _command.USERINFO.sub(r"\1(hidden)@", line.strip()[: 10 * LINE_SHOWN])
     return text if len(text) <= LINE_SHOWN else text[:LINE_SHOWN] + "…"
 
 

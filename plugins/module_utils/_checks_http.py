@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import math
+import re
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Union
 from urllib.parse import urlsplit
 
-from ansible_collections.signalbox.runbook.plugins.module_utils import _probe
+from ansible_collections.signalbox.runbook.plugins.module_utils import _limits, _probe
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_kind import (
     Args,
     Deadline,
@@ -82,6 +83,7 @@ def _http(args: Args, world: World) -> Measured:
             values.update({f"{phase}_ms": round(spent, 3) for phase, spent in answer.phases_ms.items()})
             took.append(float(answer.duration_ms))
             missing = [name for name in args["security_headers"] if not (answer.header(name) or "").strip()]
+            values.update(_numbers(args["numbers"], answer))
             if asked.version_path or asked.versions:
                 values["observed"] = observed
         if fault:
@@ -97,11 +99,29 @@ def _http(args: Args, world: World) -> Measured:
     return Measured(values, {"failed": f"{share}{problem}", "missing_headers": f"missing header {', '.join(missing)}"})
 
 
+def _numbers(paths: Mapping[str, Any], answer: Answer) -> dict[str, float]:
+    """What the answer itself measures; of several values of one name the largest. What is no number is left out."""
+    document, problem = _probe.json_of(answer) if paths else (None, "")
+    found: dict[str, float] = {}
+    for name, path in paths.items():
+        members = [value for _where, value in _probe.resolve(document, path)] if not problem else []
+        numbers = [_limits.number(value) for value in members if not isinstance(value, bool)]
+        known = [number for number in numbers if number is not None]
+        if known and len(known) == len(members):
+            found[name] = max(known)
+    return found
+
+
 def _http_finish(args: dict[str, Any], names: Collection[str], say: Say) -> None:
     if args["samples"] is None:
         args["samples"] = SAMPLES if set(names) & set(PERCENTILES) else 1
     within(args, say, 1, 1000, "samples")
     within(args, say, 0, 60_000, "interval_ms")
+    for name, path in args["numbers"].items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in KINDS["http"].measures or name in ("observed",):
+            say(f"numbers.{name}", "must be a name of your own with its unit, like uptime_seconds")
+        if not isinstance(path, str) or not all(path.split(".")):
+            say(f"numbers.{name}", "must be a dotted path into the JSON of the answer, like queue.oldest_job")
     _endpoint_fault(args, say)
 
 
@@ -109,7 +129,7 @@ def _http_measured(args: Args, names: Collection[str]) -> Collection[str]:
     left_out = set() if args["security_headers"] else {"missing_headers"}
     if not args["url"].lower().startswith("https:"):
         left_out.add("tls_ms")
-    return [name for name in names if name not in left_out]
+    return [*(name for name in names if name not in left_out), *args["numbers"]]
 
 
 def _redirect(args: Args, world: World) -> Measured:
@@ -225,6 +245,7 @@ KINDS: dict[str, Kind] = {
             "samples": {"type": "int"},
             "interval_ms": {"type": "int", "default": 0},
             "security_headers": {"type": "list", "elements": "str", "default": []},
+            "numbers": {"type": "dict", "default": {}},
         },
         measures={
             "failed": "samples without the expected answer (status, expect, body, expect_headers, version)",

@@ -204,7 +204,9 @@ def sarif(data: bytes) -> Report:
     for run in _members(document["runs"]):
         tool = _member(run, "tool")
         components = [_member(tool, "driver"), *_members(_member(tool, "extensions"))]
-        rules = {rule.get("id"): rule for part in reversed(components) for rule in _members(_member(part, "rules"))}
+        rules = {
+            str(rule.get("id")): rule for part in reversed(components) for rule in _members(_member(part, "rules"))
+        }
         for call in _members(run.get("invocations")):
             when = moment(call.get("endTimeUtc"), utc=True)
             if when is not None:
@@ -213,15 +215,13 @@ def sarif(data: bytes) -> Report:
                 raise RunbookError("the scanner says that it did not come to its end")
         driver_rules = _members(_member(tool, "driver", "rules"))
         for result in _members(run.get("results")):
-            # Accepted by somebody, or gone since the baseline.
-            accepted = [one for one in _members(result.get("suppressions")) if one.get("status") in (None, "accepted")]
+            # Accepted by everybody who was asked, or gone since the baseline.
+            told = _members(result.get("suppressions"))
+            accepted = bool(told) and all(one.get("status") in (None, "accepted") for one in told)
             if accepted or result.get("baselineState") == "absent" or result.get("kind") in ("pass", "notApplicable"):
                 continue
-            index = result.get("ruleIndex")
-            rule = rules.get(result.get("ruleId")) or rules.get(_member(result, "rule", "id"))
-            if rule is None and isinstance(index, int) and 0 <= index < len(driver_rules):
-                rule = driver_rules[index]
-            severity = _severity(result, rule or {})
+            rule = _rule(result, rules, driver_rules)
+            severity = _severity(result, rule)
             if severity:
                 found[severity] += 1
                 identity = str(result.get("ruleId") or _member(rule, "id") or "no rule")[:NAME_SHOWN]
@@ -233,6 +233,20 @@ def sarif(data: bytes) -> Report:
         for severity in SEVERITIES
     }
     return Report(values, said, max(times, default=None))
+
+
+def _rule(
+    result: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]], by_number: list[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """By its id, which may have parts behind slashes that the rule does not have, or by its number."""
+    for identity in (result.get("ruleId"), _member(result, "rule", "id")):
+        name = str(identity)
+        while name:
+            if name in by_id:
+                return by_id[name]
+            name = name.rpartition("/")[0]
+    index = result.get("ruleIndex")
+    return by_number[index] if isinstance(index, int) and 0 <= index < len(by_number) else {}
 
 
 def _severity(result: Mapping[str, Any], rule: Mapping[str, Any]) -> str:

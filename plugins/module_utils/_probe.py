@@ -299,7 +299,7 @@ def check(asked: Endpoint, answer: Reply) -> tuple[str, str, Any, Any]:
     if asked.body is not None:
         findings.append(_body(asked.body, answer))
     if asked.expect or asked.version_path:
-        document, problem = _parse(answer)
+        document, problem = json_of(answer)
         if not problem:
             findings += [_values(asked, document)] if asked.expect else []
             findings += [_version(asked, *resolve(document, asked.version_path)[0])] if asked.version_path else []
@@ -398,7 +398,7 @@ def resolve(document: Any, path: str) -> list[tuple[str, Any]]:
     return found
 
 
-def _parse(answer: Answer) -> tuple[Any, str]:
+def json_of(answer: Answer) -> tuple[Any, str]:
     if not answer.body.strip():
         return None, f"the body is empty (HTTP {answer.status}); JSON was expected"
     try:

@@ -178,6 +178,11 @@ options:
         description: Answer headers that must be there with any value, for V(http).
         type: list
         elements: str
+      numbers:
+        description:
+          - Names of more that is measured, with their unit, and where they are in the JSON of the answer, for V(http).
+          - Of several values the largest.
+        type: dict
       state_change:
         description: V(POST), V(PUT), V(PATCH) or V(DELETE), sent without a token and a body, for V(csrf).
         type: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.server
+import json
 import re
 import secrets
 import shutil
@@ -215,6 +216,16 @@ def test_what_shows_no_certificate_is_missing(authority: Authority) -> None:
 # HTTP
 
 
+HEALTH = {
+    "status": "healthy",
+    "version": "1.4.2",
+    "uptime": 12345,
+    "ok": True,
+    "services": {"db": {"status": "up"}},
+    "queues": {"mail": {"oldest": 3}, "sync": {"oldest": 250.0}},
+}
+
+
 class App(http.server.BaseHTTPRequestHandler):
     """What it answers is in the path."""
 
@@ -254,7 +265,7 @@ class App(http.server.BaseHTTPRequestHandler):
         elif path == "/live":
             self.answer(200, b"alive")
         elif path == "/health":
-            self.answer(200, b'{"status": "healthy", "version": "1.4.2", "services": {"db": {"status": "up"}}}')
+            self.answer(200, json.dumps(HEALTH).encode())
         elif path == "/slow":
             with self.lock:
                 self.seen.append(0.0)
@@ -350,7 +361,7 @@ def test_readiness_and_liveness_by_what_they_say(app: str) -> None:
         assert asked(check="http", url=f"{app}/{path}", body="^starting$").status == "fail"
 
 
-@pytest.mark.requirement("PRE-24", "PRE-31", "HC-14")
+@pytest.mark.requirement("PRE-31", "HC-14")
 def test_every_dependency_gets_a_result_of_its_own(app: str) -> None:
     """Of those in 003, and the monitoring before a deploy."""
     problems = Problems()
@@ -394,6 +405,24 @@ def test_percentiles_are_of_ten_samples_by_nearest_rank(app: str) -> None:
     assert re.search(r"p95 1,\d+ ms >= 1,000 ms", result.text), result.text
     App.seen.clear()
     assert asked(check="http", url=f"{app}/slow", fail_when={"p50_ms": ">= 1000"}, source="000").status == "pass"
+
+
+@pytest.mark.requirement("HC-09", "HC-10")
+def test_what_the_application_measures_has_limits_too(app: str) -> None:
+    given: dict[str, Any] = {"check": "http", "url": f"{app}/health", "expect": {"status": "healthy"}}
+    names = {"uptime_seconds": "uptime", "oldest_job_seconds": "queues.*.oldest"}
+    wanted = {"version": "1.4.2", "version_path": "version", "numbers": names}
+    limits = {"uptime_seconds": "> 20000", "oldest_job_seconds": "> 300"}
+    result = asked(**given, **wanted, fail_when=limits)
+    assert result.status == "pass", result.text
+    assert (result.measured["uptime_seconds"], result.measured["oldest_job_seconds"]) == (12345, 250)
+    result = asked(**given, **wanted, fail_when={"uptime_seconds": "> 300"}, source="since the deploy")
+    assert result.status == "fail" and "uptime 12,345 s > 300 s" in result.text
+    for path in ("version", "nothing", "queues", "ok"):  # text, not there, not a number, true
+        result = asked(**given, numbers={"uptime_seconds": path}, fail_when={"uptime_seconds": "< 0"})
+        assert result.status == "missing", path
+    plain = asked(check="http", url=f"{app}/ready", numbers=names, fail_when=limits)
+    assert plain.status == "missing"
 
 
 @pytest.mark.requirement("HC-26")
@@ -633,7 +662,6 @@ def test_a_query_is_timed_and_can_change_nothing(primary: Postgres, driver: Worl
     assert result.status == "missing" and "statement timeout" in result.text
 
 
-@pytest.mark.requirement("ALR-11")
 def test_connections_are_counted_also_for_one_who_may_not_see_them(primary: Postgres, driver: World) -> None:
     before = on(primary, driver).measured["connections"]
     held = [

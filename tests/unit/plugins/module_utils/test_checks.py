@@ -126,6 +126,14 @@ def test_options_of_one_name_have_one_type_and_secrecy_in_all_kinds() -> None:
             {"name": "a", "check": "http", "url": "http://h/", "headers": {"Authorization": "x"}},
             "checks[0].headers.Authorization: would be logged",
         ),
+        (
+            {"name": "a", "check": "http", "url": "http://h/", "numbers": {"status": "a.b"}},
+            "checks[0].numbers.status: must be a name of your own with its unit",
+        ),
+        (
+            {"name": "a", "check": "http", "url": "http://h/", "numbers": {"up_seconds": "a..b"}},
+            "checks[0].numbers.up_seconds: must be a dotted path",
+        ),
         ({"name": "a", "check": "https_redirect", "url": "https://h/"}, "checks[0].url: must begin with http://"),
         ({"name": "a", "check": "rate_limit", "url": "http://h/", "burst": 10**9}, "burst: must be from 1 to 1000"),
         ({"name": "a", "check": "postgres", "query": "SELECT 1; DROP TABLE x"}, "query: must be one statement"),

@@ -246,6 +246,14 @@ def test_a_secret_in_a_log_is_told_by_line_and_not_shown(tmp_path: Path, line: s
     assert line not in repr(result) and "s3cr3tpw" not in repr(result) and "sesame" not in repr(result)
 
 
+@pytest.mark.parametrize("part", ["a", "eyJ", "-eyJ", "a+://:", "SG.", "password ", "-----BEGIN ", "x@", "token="])
+def test_a_line_without_end_takes_no_time_without_end(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "app.log"
+    path.write_text(part * (3_000_000 // len(part)))
+    result = asked(check="log", path=str(path), pattern="a|J|S|p|B|x|t", secrets=["sesame"])
+    assert result.measured["lines"] == 1 and len(result.text) < 500
+
+
 def test_what_only_speaks_of_secrets_is_none(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     path.write_text("password changed\npassword: ******\nGET /api?token= 200\nsecret rotated by bo\nhttp://host/path\n")
@@ -305,10 +313,13 @@ def test_processes_by_their_command_line(tmp_path: Path) -> None:
     assert asked(check="process", pattern=pattern).text == (
         f"process {pattern!r}: no process has such a command line (processes 0 < 1)"
     )
-    code = "import sys; sys.stdin.read()"
+    code = "import sys; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, "worker", mark]
-    workers = [subprocess.Popen([*command, str(i)], stdin=subprocess.PIPE) for i in range(3)]
+    pipe = subprocess.PIPE
+    workers = [subprocess.Popen([*command, str(i)], stdin=pipe, stdout=pipe) for i in range(3)]
     try:
+        for worker in workers:
+            assert worker.stdout and worker.stdout.readline() == b"\n"
         result = asked(check="process", pattern=pattern, fail_when={"processes": "!= 3"})
         assert result.status == "pass", result.text
         assert 0 <= result.measured["youngest_seconds"] <= result.measured["oldest_seconds"] < 600

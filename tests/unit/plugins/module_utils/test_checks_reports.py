@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -11,21 +12,30 @@ from typing import Any, Union
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks import Result, ask, parse
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_kind import World
-from ansible_collections.signalbox.runbook.plugins.module_utils._checks_reports import moment
+from ansible_collections.signalbox.runbook.plugins.module_utils._checks_reports import (
+    cobertura,
+    junit,
+    lighthouse,
+    moment,
+)
+from ansible_collections.signalbox.runbook.plugins.module_utils._checks_reports import sarif as sarif_of
+from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
+from hypothesis import given
+from hypothesis import strategies as st
 
 Content = Union[str, bytes, dict[str, Any]]
 
 
-def read(directory: Path, form: str, content: Content, **given: Any) -> Result:
+def read(directory: Path, form: str, content: Content, **more: Any) -> Result:
     path = directory / "report"
     text = json.dumps(content) if isinstance(content, dict) else content
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    if "age" in given:
-        then = time.time() - given.pop("age")
+    if "age" in more:
+        then = time.time() - more.pop("age")
         os.utime(path, (then, then))
     problems = Problems()
-    (asked,) = parse([{"name": "it", "check": "report", "path": str(path), "format": form, **given}], "c", problems)
+    (asked,) = parse([{"name": "it", "check": "report", "path": str(path), "format": form, **more}], "c", problems)
     assert not problems, problems
     return ask(asked, World())
 
@@ -147,6 +157,8 @@ def sarif(*results: dict[str, Any], **run: Any) -> dict[str, Any]:
         ({"ruleId": "style", "properties": {"security-severity": "9.1"}}, "critical", "fail"),
         ({"ruleId": "worst", "suppressions": [{"kind": "external", "status": "rejected"}]}, "critical", "fail"),
         ({"ruleId": "worst", "suppressions": [{"kind": "inSource"}]}, "", "pass"),
+        ({"ruleId": "worst", "suppressions": [{}, {"status": "underReview"}]}, "critical", "fail"),
+        ({"ruleId": "bad/part/two"}, "high", "fail"),
         ({"ruleId": "worst", "baselineState": "absent"}, "", "pass"),
         ({"ruleId": "worst", "kind": "pass"}, "", "pass"),
         ({"ruleId": "of nobody", "level": "none"}, "", "pass"),
@@ -268,3 +280,33 @@ def test_a_report_that_is_not_there_is_missing() -> None:
 )
 def test_times_without_a_zone_are_not_known(text: Any, seconds: Any) -> None:
     assert moment(text) == seconds
+
+
+WORDS = ["runs", "tool", "driver", "extensions", "rules", "id", "results", "ruleId", "ruleIndex", "rule", "properties"]
+WORDS += ["security-severity", "level", "defaultConfiguration", "suppressions", "status", "kind", "baselineState"]
+WORDS += ["invocations", "endTimeUtc", "executionSuccessful", "categories", "performance", "score", "fetchTime"]
+WORDS += ["runtimeError", "code", "finalUrl"]
+LEAF = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(["", "error", "9.9", "x"])
+)
+ANY = st.recursive(
+    LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5)
+)
+
+
+@given(ANY, ANY, ANY)
+def test_json_of_any_shape_is_read_or_refused(one: Any, two: Any, three: Any) -> None:
+    shaped = {"runs": [{"tool": {"driver": {"rules": [one]}}, "results": [two, {"ruleId": three}], "invocations": one}]}
+    for document in (one, shaped, {"runs": one}, {"categories": two}, {"categories": {"performance": three}}):
+        for reader in (sarif_of, lighthouse):
+            with contextlib.suppress(RunbookError):
+                for value in reader(json.dumps(document).encode()).values.values():
+                    assert isinstance(value, (int, float, str))
+
+
+@given(st.binary(max_size=50), st.integers(0, 400))
+def test_xml_with_any_damage_is_read_or_refused(junk: bytes, at: int) -> None:
+    for reader, whole in ((junit, PYTEST), (cobertura, COVERAGE.format(stamp="1", rates="", lines=LINES))):
+        data = whole.encode()
+        with contextlib.suppress(RunbookError):
+            reader(data[:at] + junk + data[at + len(junk) :])
