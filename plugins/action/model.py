@@ -39,12 +39,14 @@ class ActionModule(ActionBase):
             first = models[hosts["targets"][0]]
             wait = 0 if verb in READING else first["app_lease_wait_seconds"]
             store = _model.store(models[hosts["state"][0]])
-            read = controller.journal(self, variables, **store, state="read", wait_seconds=wait)
+            read = controller.journal(self, variables, **store, state="read")
+            if wait and _held(read.get("lease")):  # nobody waits for a holder that is gone: it is taken over
+                read = controller.journal(self, variables, **store, state="read", wait_seconds=wait)
             if read.get("failed") or read.get("unreachable"):
                 untouched = controller.refusal(RunbookError(str(read.get("msg"))))
                 return {**result, **read, "msg": untouched["msg"]}
             lease = read["lease"]
-            if verb not in READING and lease and not lease["expired"] and not controller.is_dead(lease):
+            if verb not in READING and lease and _held(lease):
                 raise RunbookError(lease_problem(lease, read["now"]), lease=lease)
         except RunbookError as error:
             return {**result, **controller.refusal(error)}
@@ -61,6 +63,10 @@ class ActionModule(ActionBase):
             "looks": _looks(models, hosts),
             "accounting": _accounting_args(first),
         }
+
+
+def _held(lease: Optional[Mapping[str, Any]]) -> bool:
+    return bool(lease and not lease["expired"] and not controller.is_dead(lease))
 
 
 def _looks(models: Mapping[str, _model.Model], hosts: Mapping[str, list[str]]) -> dict[str, dict[str, Any]]:

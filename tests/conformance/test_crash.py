@@ -20,7 +20,7 @@ VARIABLES = {
     "watch_failure_limit": 0,
     "watch_p95_ms": 30_000,
     "app_keep_releases": 1,  # every run has something to prune
-    "app_lease_wait_seconds": 150,  # a zombie may hold the lease until its step's time is over
+    "app_lease_wait_seconds": 3600,  # nobody waits for the dead
 }
 NUMBERS = count(1)
 
