@@ -162,7 +162,7 @@ def _rules(kind: str, gate: Mapping[str, Any], where: str, problems: Problems) -
         for key in ("from", "to"):
             if span and span[key] is not None and _time_of_day(span[key]) is None:
                 problems.say(f"{where}.allowed[{number}].{key}", f'{span[key]!r} must be a time of day like "22:00"')
-        if span and span["from"] == span["to"] is not None:
+        if span and span["from"] and span["from"] == span["to"]:
             problems.say(f"{where}.allowed[{number}]", "begins and ends at the same time, so it is never open")
     for number, frozen in enumerate(gate["frozen"] or ()):
         days = {key: _day(frozen[key]) for key in ("from", "to")} if frozen else {}

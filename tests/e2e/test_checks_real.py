@@ -666,7 +666,7 @@ def test_connections_are_counted_also_for_one_who_may_not_see_them(primary: Post
     before = on(primary, driver).measured["connections"]
     held = [
         psycopg.connect(host="127.0.0.1", port=primary.port, user="reader", password=PASSWORD, dbname="app")
-        for _ in range(10)
+        for _time in range(10)
     ]
     try:
         result = on(primary, driver, fail_when={"connections_used_percent": ">= 50"})
@@ -765,11 +765,11 @@ def test_the_hit_rate_is_that_of_the_sample_and_not_since_the_start(cache: Redis
     client.set("there", "1")
     client.config_resetstat()
     assert at(cache, fail_when={"hit_rate_percent": "<= 80"}, write=False).status == "missing", "nobody read"
-    for _ in range(100):
+    for _time in range(100):
         client.get("missing")
 
     def traffic(_seconds: float) -> None:
-        for _ in range(9):
+        for _time in range(9):
             client.get("there")
         client.get("missing")
 

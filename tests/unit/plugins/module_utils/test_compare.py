@@ -59,8 +59,8 @@ SAMPLES = st.lists(st.integers(0, 6), min_size=1, max_size=30)
 @given(SAMPLES, SAMPLES)
 def test_u_is_what_it_is_by_its_definition(control, experiment):
     assert u_statistic(control, experiment) == pairs(control, experiment)
-    both = u_statistic(control, experiment) + u_statistic(experiment, control)
-    assert both == len(control) * len(experiment)
+    other, way = experiment, control
+    assert u_statistic(control, experiment) + u_statistic(other, way) == len(control) * len(experiment)
     assert cles(control, experiment) == pairs(control, experiment) / (len(control) * len(experiment))
 
 
@@ -115,8 +115,8 @@ def test_fifty_on_a_side_are_exact_still():
 # -- one metric -------------------------------------------------------------------------------------------------
 
 
-def shifted(by, values=FEW):
-    return [value * by for value in values]
+def shifted(by, values=None):
+    return [value * by for value in values or FEW]
 
 
 def words(control, experiment, **policy):
@@ -234,7 +234,8 @@ def test_it_always_answers(control, experiment, policy):
 def test_the_other_way_round_is_the_other_word(control, experiment):
     policy = Policy(tolerance=0.0, effect="cles")
     words = {"high": "low", "low": "high"}
-    there, back = compare(control, experiment, policy).word, compare(experiment, control, policy).word
+    other, way = experiment, control
+    there, back = compare(control, experiment, policy).word, compare(other, way, policy).word
     assert back == words.get(there, there)
 
 
