@@ -469,7 +469,7 @@ def _digest(found: Mapping[str, Any]) -> str:
 
 def code_of(artifacts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """By service what identifies its code, out of a record's artifacts: the same in every environment."""
-    words = ("sha256", "image", "apt")
+    words = ("sha256", "python", "git", "ref", "apt", "image")
     return {name: {word: a[word] for word in words if a.get(word)} for name, a in artifacts.items()}
 
 

@@ -126,7 +126,7 @@ class _Maker:
             "reason": self.request["reason"],
             "from": self.live,
             "to": to,
-            "artifacts": _model.artifacts(self.models[host] for host in self.targets) if self.verb == "deploy" else {},
+            "artifacts": self._artifacts(),
             "success": SUCCESS[self.verb],
             "weights": {to["slot"]: 100},
             "remaining": [],
@@ -149,6 +149,12 @@ class _Maker:
         plan["revert"] = _numbered(plan["revert"], len(steps) + 1)
         plan["budget_seconds"] = sum(step["budget_seconds"] for step in plan["steps"])
         return plan
+
+    def _artifacts(self) -> dict[str, Any]:
+        """What identifies the code of what becomes live: of a promotion, as the release was made that is held."""
+        if self.verb == "deploy":
+            return _model.artifacts(self.models[host] for host in self.targets)
+        return dict((self.held or {}).get("artifacts") or {}) if self.verb == "promote" else {}
 
     def _to(self) -> Place:
         live = self.live

@@ -200,7 +200,9 @@ def held(**more):
 
 def test_a_held_release_is_promoted_step_by_step():
     world = held(app_steps=[{"weight": 10, "hold": True}, {"weight": 50, "hold": True}, {"weight": 100}])
+    world.history[-1]["artifacts"] = {"backend": {"sha256": "1" * 64}}
     plan = world.plan("promote")
+    assert plan["artifacts"] == {"backend": {"sha256": "1" * 64}}, "what becomes live is what was made"
     assert (phases(plan), weights(plan)) == (["shift", "watch", "verify"], [{"green": 50, "blue": 50}])
     assert world.carry_out(plan) == "held"
     assert world.go("promote") == "deployed"
