@@ -74,6 +74,7 @@ class Counts(NamedTuple):
     inconclusive: int = 0
     error_row: int = 0
     success_row: int = 0
+    no_data_row: int = 0
     measured: int = 0  # without errors, as `count` means it
     samples: int = 0  # with data
 
@@ -119,8 +120,10 @@ def counted(before: Counts, measurement: Measurement, policy: Policy) -> Counts:
     if status == ERROR:
         return before._replace(error_row=before.error_row + 1, success_row=0)
     after = before._replace(error_row=0, measured=before.measured + 1)
-    if status != NO_DATA:
-        after = after._replace(samples=before.samples + 1)
+    if status == NO_DATA:
+        after = after._replace(no_data_row=before.no_data_row + 1)
+    else:
+        after = after._replace(no_data_row=0, samples=before.samples + 1)
     if status != FAILED:
         after = after._replace(failed_row=0, failing_since=None, failing_seconds=0.0)
         if status == SUCCESSFUL:
@@ -216,6 +219,10 @@ def _at_end(known: Counts, policy: Policy, extended: bool, by: str, number: int,
     if by == "ended" and known.error_row:
         text = f"ended without an answer, {known.error_row} errors in a row"
         return Verdict(ERROR, "ended", known.error_row, policy.consecutive_error_limit, text)
+    # Data that came and then stayed away: with as many gaps as errors are borne, nobody knows how it is by now.
+    if by == "ended" and OFF != policy.consecutive_error_limit < known.no_data_row:
+        text = f"none in the last {known.no_data_row} measurements"
+        return _by_policy(policy, extended, "no_data", known.no_data_row, policy.consecutive_error_limit, text)
     if known.failing_since is not None and known.failing_seconds < policy.for_seconds:
         text = f"ended while it failed for {known.failing_seconds:g} s, for_seconds is {policy.for_seconds:g}"
         return Verdict(INCONCLUSIVE, "for_seconds", known.failing_seconds, policy.for_seconds, text)
@@ -233,12 +240,15 @@ def _without_data(known: Counts, policy: Policy, extended: bool) -> Verdict:
     text = f"{known.samples} samples, minimum_samples is {policy.minimum_samples}"
     if known.error_row:
         return Verdict(ERROR, "minimum_samples", known.samples, policy.minimum_samples, text)
+    return _by_policy(policy, extended, "minimum_samples", known.samples, policy.minimum_samples, text)
+
+
+def _by_policy(policy: Policy, extended: bool, by: str, number: int, limit: int, text: str) -> Verdict:
+    """What no data means."""
     if policy.no_data == "extend" and not extended:
-        return Verdict(RUNNING, "minimum_samples", known.samples, policy.minimum_samples, text)
+        return Verdict(RUNNING, by, number, limit, text)
     status = {"fail": FAILED, "pass": SUCCESSFUL}.get(policy.no_data, INCONCLUSIVE)
-    return Verdict(
-        status, "minimum_samples", known.samples, policy.minimum_samples, f"{text}; no_data is {policy.no_data}"
-    )
+    return Verdict(status, by, number, limit, f"{text}; no_data is {policy.no_data}")
 
 
 # -- several metrics --------------------------------------------------------------------------------------------

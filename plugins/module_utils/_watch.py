@@ -331,7 +331,7 @@ def _told(row: _Row, found: Verdict) -> str:
         in_a_row = " in a row" if found.by == "consecutive_failure_limit" else ""
         times = f", {found.number:g} times{in_a_row} (limit {found.limit:g})" if found.limit else ""
         return f"{last}{lasted}{times}"
-    if found.by == "minimum_samples":
+    if found.by in ("minimum_samples", "no_data"):
         return f"{'no answer' if found.status == ERROR else 'no data'}: {last} ({found.text})"
     if found.status == ERROR:
         return f"{ATTENTION}: {last}, {found.number:g} errors in a row (limit {found.limit:g})"

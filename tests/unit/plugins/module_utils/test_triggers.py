@@ -257,7 +257,8 @@ def test_labels_of_alerts_are_data():
 
 
 def account(sent=100, error_percent=0.0, p95_ms=120.0, **failures):
-    return {"sent": sent, "error_percent": error_percent, "p95_ms": p95_ms, "failures": failures}
+    latencies = {"p50_ms": p95_ms, "p95_ms": p95_ms, "p99_ms": p95_ms}
+    return {"sent": sent, "error_percent": error_percent, **latencies, "failures": failures}
 
 
 def test_requests():
@@ -268,6 +269,12 @@ def test_requests():
     assert bad == _verdict.Measurement("failed", 3.0, "error_percent 12.5 > 10", ("failed: 12 http_5xx",))
     few = _triggers.of_requests(errors, account(sent=9, error_percent=100.0), None, 10, 3.0)
     assert few == _verdict.Measurement("no_data", 3.0, "9 requests, 10 needed")
+
+
+def test_of_requests_that_are_all_in_vain_none_is_fast():
+    slow = trigger(fail_when={"p95_ms": "> 2000"})
+    found = _triggers.of_requests(slow, account(error_percent=100.0, p95_ms=None, timeout=100), None, 10, 3.0)
+    assert found == _verdict.Measurement("failed", 3.0, "p95_ms inf > 2000", ("failed: 100 timeout",))
 
 
 @pytest.mark.parametrize(
@@ -408,6 +415,18 @@ def test_unclear_is_attention_and_stays_unless_the_inventory_says_otherwise():
 def test_no_data(policy, word, at):
     going = watch({**QUERY, "no_data": policy}, watch_extend_seconds=30)
     assert go(going, {"share": "n"})[:2] == (word, at)
+
+
+@pytest.mark.requirement("PDW-20")
+@pytest.mark.parametrize(
+    ("policy", "word", "at"),
+    [("fail", "failed", 60), ("pass", "passed", 60), ("inconclusive", "attention", 60), ("extend", "attention", 90)],
+)
+def test_data_that_is_lost_on_the_way(policy, word, at):
+    going = watch({**QUERY, "no_data": policy}, watch_extend_seconds=30)
+    found = go(going, {"share": "s" * 20 + "n"})
+    assert found[:2] == (word, at)
+    assert "no data: it no_data (none in the last " in found[2]
 
 
 def test_extended_until_there_is_enough():
