@@ -259,24 +259,28 @@ class Watch:
             name: _verdict.Metric(found[name], row.trigger.shadow, row.trigger.key, row.trigger.weight)
             for name, row in self._rows.items()
         }
+        counting = self._counting()
+        whole = _verdict.overall(metrics, self.plan.pass_percent, self.plan.warn_percent) if counting else None
+        if word == ATTENTION and self.plan.inconclusive == "fail":
+            return Outcome(FAILED, f"{ATTENTION}: {why}")
+        if whole and whole.percent is not None:
+            if self._means_failure(whole.status):
+                decided = self._rows[whole.name] if whole.name else counting[0]
+                failed = self._fail(decided, found[decided.trigger.name])
+                return failed._replace(text=f"{failed.text} ({whole.text})")
+        else:
+            bad = {n: metric for n, metric in metrics.items() if self._means_failure(metric.verdict.status)}
+            worst = _verdict.overall(bad).name
+            if worst:
+                return self._fail(self._rows[worst], found[worst])
         texts = [why] if why and word == PASSED else []
         unclear = [why] if word == ATTENTION else []
-        counting = self._counting()
         for row in counting:
             said = found[row.trigger.name]
             text = f"trigger {row.trigger.name}: {_told(row, said)}"
             (texts if said.status == _verdict.SUCCESSFUL else unclear).append(text)
-        whole = _verdict.overall(metrics, self.plan.pass_percent, self.plan.warn_percent) if counting else None
-        status = whole.status if whole else _verdict.SUCCESSFUL
-        if self._means_failure(status) or (word == ATTENTION and self.plan.inconclusive == "fail"):
-            decided = self._rows.get(whole.name) if whole and self._means_failure(status) else None
-            score = f" ({whole.text})" if whole and whole.percent is not None else ""
-            if decided is None:
-                return Outcome(FAILED, f"{ATTENTION}: {why}" if why and word == ATTENTION else f"triggers{score}")
-            failed = self._fail(decided, found[decided.trigger.name])
-            return failed._replace(text=failed.text + score)
         shadows = [f"shadow {n}: {_told(self._rows[n], v)}" for n, v in found.items() if self._bad_shadow(n, v)]
-        if status == _verdict.SUCCESSFUL and word == PASSED:
+        if word == PASSED and (whole is None or whole.status == _verdict.SUCCESSFUL):
             return Outcome(PASSED, "; ".join([*texts, *unclear, *shadows]))
         return Outcome(ATTENTION, f"{ATTENTION}: " + "; ".join([*unclear, *shadows]))
 

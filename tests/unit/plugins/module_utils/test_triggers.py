@@ -408,6 +408,14 @@ def test_unclear_is_attention_and_stays_unless_the_inventory_says_otherwise():
     assert go(watch(QUERY, watch_inconclusive="fail"), {"share": "si"})[:2] == ("failed", 2)
 
 
+def test_one_that_means_failure_is_not_hidden_by_a_worse_one_that_does_not():
+    """No answer stays here, but what is unclear fails, and that is only known at the end."""
+    unknown = {**REQUESTS, "no_data": "inconclusive"}
+    going = watch(unknown, QUERY, watch_error="stay", watch_inconclusive="fail")
+    assert go(going, {"errors": "n", "share": "e"})[:2] == ("failed", 60)
+    assert go(watch(unknown, QUERY, watch_error="stay"), {"errors": "n", "share": "e"})[:2] == ("attention", 60)
+
+
 @pytest.mark.parametrize(
     ("policy", "word", "at"), [("fail", "failed", 60), ("pass", "passed", 60), ("inconclusive", "attention", 60),
                                ("extend", "attention", 90)]
