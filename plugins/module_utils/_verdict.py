@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Union
 
-from ansible_collections.signalbox.runbook.plugins.module_utils._limits import Limit, broken, missing
+from ansible_collections.signalbox.runbook.plugins.module_utils._limits import Limit, broken, missing, number
 
 OFF = -1  # of a limit
 SUCCESSFUL, FAILED, INCONCLUSIVE, ERROR = "successful", "failed", "inconclusive", "error"
@@ -24,7 +24,7 @@ WORSE = (SUCCESSFUL, INCONCLUSIVE, ERROR, FAILED)
 
 
 class Measurement(NamedTuple):
-    """One of MEASURED, when it was, and what it was by.
+    """One of MEASURED, when it was, and what it was by; ``value`` is the number that its limit was about.
 
     ``no_data`` is an answer without a sample: it says nothing bad and nothing good. ``error`` is no answer.
     """
@@ -33,6 +33,7 @@ class Measurement(NamedTuple):
     at_seconds: float = 0.0
     text: str = ""
     diagnosis: tuple[str, ...] = ()
+    value: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def assess(
     for status, limits in ((FAILED, fail_when), (INCONCLUSIVE, warn_when)):
         limit = broken(limits, measured)
         if limit is not None:
-            return Measurement(status, at_seconds, against(limit, measured))
+            return Measurement(status, at_seconds, against(limit, measured), (), number(measured[limit.name]))
     absent = missing([*fail_when, *warn_when], measured)
     if absent:
         return Measurement(NO_DATA, at_seconds, f"no value of {', '.join(dict.fromkeys(absent))}")
@@ -98,7 +99,8 @@ def assess(
         f"{limit.name} {figure(measured[limit.name])} (limit {limit.relation} {limit.value:g})"
         for limit in fail_when or warn_when
     )
-    return Measurement(SUCCESSFUL, at_seconds, text)
+    first = next(iter([*fail_when, *warn_when]), None)
+    return Measurement(SUCCESSFUL, at_seconds, text, (), number(measured[first.name]) if first else None)
 
 
 def against(limit: Limit, measured: Mapping[str, Any]) -> str:
@@ -188,15 +190,15 @@ def verdict(
 
 def _decided(known: Counts, policy: Policy) -> Optional[Verdict]:
     """The first of the limits that is over, in the order in which they hold."""
-    for status, by, number, what in (
+    for status, by, count, what in (
         (FAILED, "failure_limit", known.failed, "failed"),
         (FAILED, "consecutive_failure_limit", known.failed_row, "failed in a row"),
         (INCONCLUSIVE, "inconclusive_limit", known.inconclusive, "inconclusive"),
         (ERROR, "consecutive_error_limit", known.error_row, "errors in a row"),
     ):
         limit = getattr(policy, by)
-        if limit != OFF and number > limit:
-            return Verdict(status, by, number, limit, f"{number} {what}, {by} is {limit}")
+        if limit != OFF and count > limit:
+            return Verdict(status, by, count, limit, f"{count} {what}, {by} is {limit}")
     wanted = policy.consecutive_success_limit
     if wanted is not None and wanted != OFF and known.success_row >= wanted and not _lacks(known, policy):
         text = f"{known.success_row} successful in a row, consecutive_success_limit is {wanted}"
@@ -211,7 +213,7 @@ def _lacks(known: Counts, policy: Policy) -> bool:
     return known.samples < policy.minimum_samples
 
 
-def _at_end(known: Counts, policy: Policy, extended: bool, by: str, number: int, limit: Optional[int]) -> Verdict:
+def _at_end(known: Counts, policy: Policy, extended: bool, by: str, count: int, limit: Optional[int]) -> Verdict:
     """No limit is over and no more is measured."""
     wanted = policy.consecutive_success_limit
     if _lacks(known, policy):
@@ -231,8 +233,8 @@ def _at_end(known: Counts, policy: Policy, extended: bool, by: str, number: int,
         text = f"{known.success_row} successful in a row, consecutive_success_limit is {wanted}"
         return Verdict(status, "consecutive_success_limit", known.success_row, wanted, text)
     if limit is None:
-        return Verdict(SUCCESSFUL, by, number, policy.count, f"{number} measured, {known.failed} failed")
-    return Verdict(SUCCESSFUL, by, number, limit, f"{number} measured, count is {limit}")
+        return Verdict(SUCCESSFUL, by, count, policy.count, f"{count} measured, {known.failed} failed")
+    return Verdict(SUCCESSFUL, by, count, limit, f"{count} measured, count is {limit}")
 
 
 def _without_data(known: Counts, policy: Policy, extended: bool) -> Verdict:

@@ -10,6 +10,7 @@ Pure functions. Private: may change at any time.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
@@ -20,6 +21,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._verdict import 
 
 BUILTIN = ""  # the row of what watch_error_rate_percent and its like say
 PASSED, ATTENTION, RUNNING = "passed", "attention", "running"
+SERIES = 120  # so many points of a trigger are kept; then every second one of them
 NEAREST = 4  # so many triggers are in a line of progress
 
 
@@ -152,6 +154,15 @@ class _Row:
         self.due_seconds = trigger.initial_delay_seconds
         self.asked = False
         self.tally = _verdict.Tally(trigger.policy)
+        self.series: list[tuple[float, Optional[float], str]] = []
+
+    def add(self, measurement: _verdict.Measurement) -> None:
+        self.tally.add(measurement)
+        if len(self.series) >= SERIES:
+            del self.series[1::2]
+        value = measurement.value
+        known = value is not None and math.isfinite(value)  # JSON has no other numbers
+        self.series.append((round(measurement.at_seconds, 1), value if known else None, measurement.status))
 
     @property
     def waits(self) -> bool:
@@ -204,7 +215,11 @@ class Watch:
             return
         row = self._rows[name]
         row.asked = False
-        row.tally.add(measurement)
+        row.add(measurement)
+
+    def series(self) -> dict[str, list[tuple[float, Optional[float], str]]]:
+        """By trigger what was measured: seconds since the watch began, the number, what it was."""
+        return {name: list(row.series) for name, row in self._rows.items()}
 
     def trigger(self, name: str) -> Trigger:
         return self._rows[name].trigger

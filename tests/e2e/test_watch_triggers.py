@@ -81,7 +81,7 @@ def failure(play: Any) -> str:
     return str(play.report["failure"])
 
 
-@pytest.mark.requirement("PDW-13")
+@pytest.mark.requirement("PDW-01", "PDW-13")
 def test_a_release_whose_errors_rise_is_taken_back_by_name(site: Site, metrics: prometheus.Prometheus) -> None:
     live = site.live()
     site.release("2.0.0", errors_percent=40)
@@ -93,6 +93,9 @@ def test_a_release_whose_errors_rise_is_taken_back_by_name(site: Site, metrics: 
     assert "s (limit 1.5 s)" in text, text
     assert any("trigger errors: error_percent" in str(event) for event in site.events(site.run_numbers()[-1]))
     assert "trigger errors: error_percent" in play.output
+    series = next(phase["series"]["errors"] for phase in play.report["phases"] if phase["name"] == "watch")
+    assert series[-1][1] > 10
+    assert series[-1][2] == "failed"
     assert "errors: error_percent" in progress(play), play.output
     assert site.answers(3) == {live}
     everything = [

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,9 +266,9 @@ def account(sent=100, error_percent=0.0, p95_ms=120.0, **failures):
 def test_requests():
     errors = trigger()
     good = _triggers.of_requests(errors, account(), None, 10, 3.0)
-    assert good == _verdict.Measurement("successful", 3.0, "error_percent 0 (limit > 10)")
+    assert good == _verdict.Measurement("successful", 3.0, "error_percent 0 (limit > 10)", (), 0.0)
     bad = _triggers.of_requests(errors, account(error_percent=12.5, http_5xx=12), None, 10, 3.0)
-    assert bad == _verdict.Measurement("failed", 3.0, "error_percent 12.5 > 10", ("failed: 12 http_5xx",))
+    assert bad == _verdict.Measurement("failed", 3.0, "error_percent 12.5 > 10", ("failed: 12 http_5xx",), 12.5)
     few = _triggers.of_requests(errors, account(sent=9, error_percent=100.0), None, 10, 3.0)
     assert few == _verdict.Measurement("no_data", 3.0, "9 requests, 10 needed")
 
@@ -274,7 +276,7 @@ def test_requests():
 def test_of_requests_that_are_all_in_vain_none_is_fast():
     slow = trigger(fail_when={"p95_ms": "> 2000"})
     found = _triggers.of_requests(slow, account(error_percent=100.0, p95_ms=None, timeout=100), None, 10, 3.0)
-    assert found == _verdict.Measurement("failed", 3.0, "p95_ms inf > 2000", ("failed: 100 timeout",))
+    assert found == _verdict.Measurement("failed", 3.0, "p95_ms inf > 2000", ("failed: 100 timeout",), math.inf)
 
 
 @pytest.mark.parametrize(
@@ -302,9 +304,11 @@ def test_probes():
     (health,) = _triggers.made(completed)
     good = SimpleNamespace(name="a", passed=True, problem="", duration_ms=5)
     bad = SimpleNamespace(name="b", passed=False, problem="HTTP 503", duration_ms=9)
-    assert _triggers.of_probes(health, [good], 1.0) == _verdict.Measurement("successful", 1.0, "failed 0 (limit > 0)")
+    assert _triggers.of_probes(health, [good], 1.0) == _verdict.Measurement(
+        "successful", 1.0, "failed 0 (limit > 0)", (), 0
+    )
     found = _triggers.of_probes(health, [good, bad], 1.0)
-    assert found == _verdict.Measurement("failed", 1.0, "failed 1 > 0: b: HTTP 503", ("b: HTTP 503",))
+    assert found == _verdict.Measurement("failed", 1.0, "failed 1 > 0: b: HTTP 503", ("b: HTTP 503",), 1)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +324,9 @@ def test_probes():
 def test_prometheus(now, before, status, text):
     completed, _problems = model(QUERY)
     found = _triggers.of_prometheus(_triggers.made(completed)[0], now, before, 4.0)
-    assert found == _verdict.Measurement(status, 4.0, text)
+    assert found == _verdict.Measurement(
+        status, 4.0, text, (), now.value if status in ("successful", "failed") else None
+    )
 
 
 # -- the watch as it goes ---------------------------------------------------------------------------------------
@@ -505,6 +511,23 @@ def test_the_line_of_progress_says_how_near_each_is():
     assert watch(QUERY).progress_seconds(5) == 10
     many = [{**REQUESTS, "name": f"t{i}"} for i in range(7)]
     assert watch(*many).text().endswith("   3 more")
+
+
+@pytest.mark.requirement("PDW-01")
+def test_what_was_measured_is_kept():
+    going = watch(REQUESTS, {**QUERY, "failure_limit": -1})
+    for i, value in enumerate([1.5, None, math.inf]):
+        going.took("errors", _verdict.Measurement("successful", float(i), "x", (), value))
+    assert going.series() == {
+        "errors": [(0.0, 1.5, "successful"), (1.0, None, "successful"), (2.0, None, "successful")],
+        "share": [],
+    }
+    for i in range(5000):
+        going.took("share", _verdict.Measurement("failed", float(i), "x", (), float(i)))
+    kept = going.series()["share"]
+    assert 60 <= len(kept) <= 120
+    assert (kept[0][0], kept[-1][0]) == (0.0, 4999.0)
+    assert json.loads(json.dumps(kept, allow_nan=False))
 
 
 ROWS = st.text(alphabet="sfien", min_size=1, max_size=60)
