@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import prometheus
 from runbook_site import Site, make_site
 
 TOKEN = "t0ken-that-nobody-may-see"
+PASSWORD = "only-for-this-test"
+HASH = "$2b$04$abcdefghijklmnopqrstuuksBkI1YOOqxWRoEu7YcL.Xb.fRlWgPa"  # bcrypt of it
 # Of the requests that users make, over two seconds; the operational endpoints are not theirs.
 SHARE = (
     '100 * sum(rate(http_requests_total{path="/",code="500"}[2s]) or vector(0))'
@@ -73,8 +76,8 @@ def free_port() -> int:
 
 
 def deploy(site: Site, version: str, url: str, *triggers: dict[str, Any], **more: Any) -> Any:
-    given = {**WATCH, "watch_prometheus_url": url, "watch_triggers": list(triggers), **more}
-    return site.deploy(version, "-v", watch_prometheus_token=TOKEN, **given)
+    known = {"watch_prometheus_url": url, "watch_triggers": list(triggers), "watch_prometheus_token": TOKEN}
+    return site.deploy(version, "-v", **{**WATCH, **known, **more})
 
 
 def failure(play: Any) -> str:
@@ -159,6 +162,27 @@ def test_prometheus_down_is_attention_and_never_a_pass(site: Site, metrics: prom
     assert play.outcome == "deployed", play.output
     assert said(play).startswith("attention: trigger errors: attention: Prometheus at 127.0.0.1:"), said(play)
     assert site.answers(3) == {"4.0.0"}
+
+
+def test_credentials_are_sent_and_never_shown(
+    site: Site, metrics: prometheus.Prometheus, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A Prometheus that wants a password; the inventory has it in a variable of its own, as from a vault."""
+    version = "4.5.0"
+    site.release(version)
+    up = {"name": "up", "metric": "prometheus", "query": "vector(1)", "fail_when": {"up": "< 1"}}
+    place, port = tmp_path_factory.mktemp("closed"), free_port()
+    with prometheus.Prometheus(place, port, {}, users={"watch": HASH}) as closed:
+        play = deploy(site, version, closed.url, up, watch_prometheus_token=None)
+        assert play.outcome == "rolled_back", play.output
+        assert "wants credentials (HTTP 401); see watch_prometheus_token, 5 errors in a row" in failure(play)
+        known = {"watch_prometheus_user": "watch", "watch_prometheus_password": "{{ test_password }}"}
+        wrong = deploy(site, version, closed.url, up, **known, test_password="wrong", watch_prometheus_token=None)
+        assert "refuses our credentials (HTTP 401)" in failure(wrong)
+        good = deploy(site, version, closed.url, up, **known, test_password=PASSWORD, watch_prometheus_token=None)
+        assert good.outcome == "deployed", good.output
+        assert said(good) == "trigger up: up 1 (limit < 1)"
+        assert PASSWORD not in good.output + json.dumps(good.report)
 
 
 @pytest.mark.parametrize("policy", ["extend", "inconclusive"])

@@ -65,7 +65,9 @@ class Prometheus:
         jobs: Mapping[str, Sequence[str]],
         scrape_seconds: float = 0.5,
         rules: Optional[Mapping[str, Any]] = None,
+        users: Optional[Mapping[str, str]] = None,
     ) -> None:
+        """``users`` have the bcrypt hash of their passwords; without any, who asks is answered."""
         self.directory = directory
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
@@ -84,6 +86,10 @@ class Prometheus:
         if rules:
             config["rule_files"] = ["rules.yml"]
             (directory / "rules.yml").write_text(json.dumps(rules), encoding="utf-8")
+        self.options: list[str] = []
+        if users:
+            self.options = ["--web.config.file=web.yml"]
+            (directory / "web.yml").write_text(json.dumps({"basic_auth_users": dict(users)}), encoding="utf-8")
         (directory / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML too
         self.process: Optional[subprocess.Popen[bytes]] = None
 
@@ -96,6 +102,7 @@ class Prometheus:
                     "--config.file=prometheus.yml",
                     "--storage.tsdb.path=data",
                     f"--web.listen-address=127.0.0.1:{self.port}",
+                    *self.options,
                 ],
                 cwd=self.directory,
                 stdout=log,
@@ -106,6 +113,10 @@ class Prometheus:
             try:
                 with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2):
                     return
+            except urllib.error.HTTPError as error:
+                if error.code == 401:
+                    return
+                time.sleep(0.1)
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
         self.stop()
