@@ -95,6 +95,7 @@ def _report_of(state: Mapping[str, Any], record: Mapping[str, Any], ended: float
                 "ended_s": round(done["ended"], 3),
                 "outcome": "ok" if done["ok"] else "failed",
                 "text": done["text"],
+                **({"series": done["series"]} if "series" in done else {}),
             }
             for done in state["done"]
         ],

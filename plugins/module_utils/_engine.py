@@ -134,6 +134,9 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
         "text": _done_text(step, results) if not bad else text,
         "changed": any(result.get("changed") for result in results.values()),
     }
+    series = {name: points for result in results.values() for name, points in (result.get("series") or {}).items()}
+    if series:  # what a watch measured; the record keeps it
+        done["series"] = series
     events: list[Event] = [
         {"event": "result", "step": step["id"], "ok": not bad, "against": bad, "seconds": round(at - begun, 3)}
     ]

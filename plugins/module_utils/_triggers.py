@@ -9,6 +9,7 @@ Pure functions over checked values. Private: may change at any time.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -281,7 +282,9 @@ def of_requests(
     if account["sent"] < minimum:
         return Measurement(NO_DATA, at_seconds, f"{account['sent']} requests, {minimum} needed")
     rate = account["error_percent"]
-    measured = {**account, TIMES_BASELINE: times(rate, baseline, trigger.baseline_floor)}
+    # Of requests that were all in vain none was fast.
+    slowest = {key: math.inf for key in ("p50_ms", "p95_ms", "p99_ms") if account[key] is None}
+    measured = {**account, **slowest, TIMES_BASELINE: times(rate, baseline, trigger.baseline_floor)}
     found = assess(measured, trigger.fail_when, trigger.warn_when, at_seconds)
     kinds = ", ".join(f"{number} {kind}" for kind, number in account["failures"].items())
     return found._replace(diagnosis=(f"failed: {kinds}",) if kinds and found.status != NO_DATA else ())

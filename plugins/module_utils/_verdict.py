@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Union
 
-from ansible_collections.signalbox.runbook.plugins.module_utils._limits import Limit, broken, missing
+from ansible_collections.signalbox.runbook.plugins.module_utils._limits import Limit, broken, missing, number
 
 OFF = -1  # of a limit
 SUCCESSFUL, FAILED, INCONCLUSIVE, ERROR = "successful", "failed", "inconclusive", "error"
@@ -24,7 +24,7 @@ WORSE = (SUCCESSFUL, INCONCLUSIVE, ERROR, FAILED)
 
 
 class Measurement(NamedTuple):
-    """One of MEASURED, when it was, and what it was by.
+    """One of MEASURED, when it was, and what it was by; ``value`` is the number that its limit was about.
 
     ``no_data`` is an answer without a sample: it says nothing bad and nothing good. ``error`` is no answer.
     """
@@ -33,6 +33,7 @@ class Measurement(NamedTuple):
     at_seconds: float = 0.0
     text: str = ""
     diagnosis: tuple[str, ...] = ()
+    value: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Counts(NamedTuple):
     inconclusive: int = 0
     error_row: int = 0
     success_row: int = 0
+    no_data_row: int = 0
     measured: int = 0  # without errors, as `count` means it
     samples: int = 0  # with data
 
@@ -89,7 +91,7 @@ def assess(
     for status, limits in ((FAILED, fail_when), (INCONCLUSIVE, warn_when)):
         limit = broken(limits, measured)
         if limit is not None:
-            return Measurement(status, at_seconds, against(limit, measured))
+            return Measurement(status, at_seconds, against(limit, measured), (), number(measured[limit.name]))
     absent = missing([*fail_when, *warn_when], measured)
     if absent:
         return Measurement(NO_DATA, at_seconds, f"no value of {', '.join(dict.fromkeys(absent))}")
@@ -97,7 +99,8 @@ def assess(
         f"{limit.name} {figure(measured[limit.name])} (limit {limit.relation} {limit.value:g})"
         for limit in fail_when or warn_when
     )
-    return Measurement(SUCCESSFUL, at_seconds, text)
+    first = next(iter([*fail_when, *warn_when]), None)
+    return Measurement(SUCCESSFUL, at_seconds, text, (), number(measured[first.name]) if first else None)
 
 
 def against(limit: Limit, measured: Mapping[str, Any]) -> str:
@@ -119,8 +122,10 @@ def counted(before: Counts, measurement: Measurement, policy: Policy) -> Counts:
     if status == ERROR:
         return before._replace(error_row=before.error_row + 1, success_row=0)
     after = before._replace(error_row=0, measured=before.measured + 1)
-    if status != NO_DATA:
-        after = after._replace(samples=before.samples + 1)
+    if status == NO_DATA:
+        after = after._replace(no_data_row=before.no_data_row + 1)
+    else:
+        after = after._replace(no_data_row=0, samples=before.samples + 1)
     if status != FAILED:
         after = after._replace(failed_row=0, failing_since=None, failing_seconds=0.0)
         if status == SUCCESSFUL:
@@ -185,15 +190,15 @@ def verdict(
 
 def _decided(known: Counts, policy: Policy) -> Optional[Verdict]:
     """The first of the limits that is over, in the order in which they hold."""
-    for status, by, number, what in (
+    for status, by, count, what in (
         (FAILED, "failure_limit", known.failed, "failed"),
         (FAILED, "consecutive_failure_limit", known.failed_row, "failed in a row"),
         (INCONCLUSIVE, "inconclusive_limit", known.inconclusive, "inconclusive"),
         (ERROR, "consecutive_error_limit", known.error_row, "errors in a row"),
     ):
         limit = getattr(policy, by)
-        if limit != OFF and number > limit:
-            return Verdict(status, by, number, limit, f"{number} {what}, {by} is {limit}")
+        if limit != OFF and count > limit:
+            return Verdict(status, by, count, limit, f"{count} {what}, {by} is {limit}")
     wanted = policy.consecutive_success_limit
     if wanted is not None and wanted != OFF and known.success_row >= wanted and not _lacks(known, policy):
         text = f"{known.success_row} successful in a row, consecutive_success_limit is {wanted}"
@@ -208,7 +213,7 @@ def _lacks(known: Counts, policy: Policy) -> bool:
     return known.samples < policy.minimum_samples
 
 
-def _at_end(known: Counts, policy: Policy, extended: bool, by: str, number: int, limit: Optional[int]) -> Verdict:
+def _at_end(known: Counts, policy: Policy, extended: bool, by: str, count: int, limit: Optional[int]) -> Verdict:
     """No limit is over and no more is measured."""
     wanted = policy.consecutive_success_limit
     if _lacks(known, policy):
@@ -216,6 +221,10 @@ def _at_end(known: Counts, policy: Policy, extended: bool, by: str, number: int,
     if by == "ended" and known.error_row:
         text = f"ended without an answer, {known.error_row} errors in a row"
         return Verdict(ERROR, "ended", known.error_row, policy.consecutive_error_limit, text)
+    # Data that came and then stayed away: with as many gaps as errors are borne, nobody knows how it is by now.
+    if by == "ended" and OFF != policy.consecutive_error_limit < known.no_data_row:
+        text = f"none in the last {known.no_data_row} measurements"
+        return _by_policy(policy, extended, "no_data", known.no_data_row, policy.consecutive_error_limit, text)
     if known.failing_since is not None and known.failing_seconds < policy.for_seconds:
         text = f"ended while it failed for {known.failing_seconds:g} s, for_seconds is {policy.for_seconds:g}"
         return Verdict(INCONCLUSIVE, "for_seconds", known.failing_seconds, policy.for_seconds, text)
@@ -224,8 +233,8 @@ def _at_end(known: Counts, policy: Policy, extended: bool, by: str, number: int,
         text = f"{known.success_row} successful in a row, consecutive_success_limit is {wanted}"
         return Verdict(status, "consecutive_success_limit", known.success_row, wanted, text)
     if limit is None:
-        return Verdict(SUCCESSFUL, by, number, policy.count, f"{number} measured, {known.failed} failed")
-    return Verdict(SUCCESSFUL, by, number, limit, f"{number} measured, count is {limit}")
+        return Verdict(SUCCESSFUL, by, count, policy.count, f"{count} measured, {known.failed} failed")
+    return Verdict(SUCCESSFUL, by, count, limit, f"{count} measured, count is {limit}")
 
 
 def _without_data(known: Counts, policy: Policy, extended: bool) -> Verdict:
@@ -233,12 +242,15 @@ def _without_data(known: Counts, policy: Policy, extended: bool) -> Verdict:
     text = f"{known.samples} samples, minimum_samples is {policy.minimum_samples}"
     if known.error_row:
         return Verdict(ERROR, "minimum_samples", known.samples, policy.minimum_samples, text)
+    return _by_policy(policy, extended, "minimum_samples", known.samples, policy.minimum_samples, text)
+
+
+def _by_policy(policy: Policy, extended: bool, by: str, number: int, limit: int, text: str) -> Verdict:
+    """What no data means."""
     if policy.no_data == "extend" and not extended:
-        return Verdict(RUNNING, "minimum_samples", known.samples, policy.minimum_samples, text)
+        return Verdict(RUNNING, by, number, limit, text)
     status = {"fail": FAILED, "pass": SUCCESSFUL}.get(policy.no_data, INCONCLUSIVE)
-    return Verdict(
-        status, "minimum_samples", known.samples, policy.minimum_samples, f"{text}; no_data is {policy.no_data}"
-    )
+    return Verdict(status, by, number, limit, f"{text}; no_data is {policy.no_data}")
 
 
 # -- several metrics --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Pure functions. Private: may change at any time.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
@@ -20,6 +21,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._verdict import 
 
 BUILTIN = ""  # the row of what watch_error_rate_percent and its like say
 PASSED, ATTENTION, RUNNING = "passed", "attention", "running"
+SERIES = 120  # so many points of a trigger are kept; then every second one of them
 NEAREST = 4  # so many triggers are in a line of progress
 
 
@@ -152,6 +154,15 @@ class _Row:
         self.due_seconds = trigger.initial_delay_seconds
         self.asked = False
         self.tally = _verdict.Tally(trigger.policy)
+        self.series: list[tuple[float, Optional[float], str]] = []
+
+    def add(self, measurement: _verdict.Measurement) -> None:
+        self.tally.add(measurement)
+        if len(self.series) >= SERIES:
+            del self.series[1::2]
+        value = measurement.value
+        known = value is not None and math.isfinite(value)  # JSON has no other numbers
+        self.series.append((round(measurement.at_seconds, 1), value if known else None, measurement.status))
 
     @property
     def waits(self) -> bool:
@@ -204,7 +215,11 @@ class Watch:
             return
         row = self._rows[name]
         row.asked = False
-        row.tally.add(measurement)
+        row.add(measurement)
+
+    def series(self) -> dict[str, list[tuple[float, Optional[float], str]]]:
+        """By trigger what was measured: seconds since the watch began, the number, what it was."""
+        return {name: list(row.series) for name, row in self._rows.items()}
 
     def trigger(self, name: str) -> Trigger:
         return self._rows[name].trigger
@@ -259,24 +274,28 @@ class Watch:
             name: _verdict.Metric(found[name], row.trigger.shadow, row.trigger.key, row.trigger.weight)
             for name, row in self._rows.items()
         }
+        counting = self._counting()
+        whole = _verdict.overall(metrics, self.plan.pass_percent, self.plan.warn_percent) if counting else None
+        if word == ATTENTION and self.plan.inconclusive == "fail":
+            return Outcome(FAILED, f"{ATTENTION}: {why}")
+        if whole and whole.percent is not None:
+            if self._means_failure(whole.status):
+                decided = self._rows[whole.name] if whole.name else counting[0]
+                failed = self._fail(decided, found[decided.trigger.name])
+                return failed._replace(text=f"{failed.text} ({whole.text})")
+        else:
+            bad = {n: metric for n, metric in metrics.items() if self._means_failure(metric.verdict.status)}
+            worst = _verdict.overall(bad).name
+            if worst:
+                return self._fail(self._rows[worst], found[worst])
         texts = [why] if why and word == PASSED else []
         unclear = [why] if word == ATTENTION else []
-        counting = self._counting()
         for row in counting:
             said = found[row.trigger.name]
             text = f"trigger {row.trigger.name}: {_told(row, said)}"
             (texts if said.status == _verdict.SUCCESSFUL else unclear).append(text)
-        whole = _verdict.overall(metrics, self.plan.pass_percent, self.plan.warn_percent) if counting else None
-        status = whole.status if whole else _verdict.SUCCESSFUL
-        if self._means_failure(status) or (word == ATTENTION and self.plan.inconclusive == "fail"):
-            decided = self._rows.get(whole.name) if whole and self._means_failure(status) else None
-            score = f" ({whole.text})" if whole and whole.percent is not None else ""
-            if decided is None:
-                return Outcome(FAILED, f"{ATTENTION}: {why}" if why and word == ATTENTION else f"triggers{score}")
-            failed = self._fail(decided, found[decided.trigger.name])
-            return failed._replace(text=failed.text + score)
         shadows = [f"shadow {n}: {_told(self._rows[n], v)}" for n, v in found.items() if self._bad_shadow(n, v)]
-        if status == _verdict.SUCCESSFUL and word == PASSED:
+        if word == PASSED and (whole is None or whole.status == _verdict.SUCCESSFUL):
             return Outcome(PASSED, "; ".join([*texts, *unclear, *shadows]))
         return Outcome(ATTENTION, f"{ATTENTION}: " + "; ".join([*unclear, *shadows]))
 
@@ -331,7 +350,7 @@ def _told(row: _Row, found: Verdict) -> str:
         in_a_row = " in a row" if found.by == "consecutive_failure_limit" else ""
         times = f", {found.number:g} times{in_a_row} (limit {found.limit:g})" if found.limit else ""
         return f"{last}{lasted}{times}"
-    if found.by == "minimum_samples":
+    if found.by in ("minimum_samples", "no_data"):
         return f"{'no answer' if found.status == ERROR else 'no data'}: {last} ({found.text})"
     if found.status == ERROR:
         return f"{ATTENTION}: {last}, {found.number:g} errors in a row (limit {found.limit:g})"

@@ -87,4 +87,11 @@ attention:
   returned: always
   type: bool
   version_added: 0.1.0
+series:
+  description:
+    - What each trigger measured, by its name, as seconds since the watch began, the number, and what it was.
+    - Of a long watch not every point. The record keeps it.
+  returned: always
+  type: dict
+  version_added: 0.1.0
 """

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,17 +259,24 @@ def test_labels_of_alerts_are_data():
 
 
 def account(sent=100, error_percent=0.0, p95_ms=120.0, **failures):
-    return {"sent": sent, "error_percent": error_percent, "p95_ms": p95_ms, "failures": failures}
+    latencies = {"p50_ms": p95_ms, "p95_ms": p95_ms, "p99_ms": p95_ms}
+    return {"sent": sent, "error_percent": error_percent, **latencies, "failures": failures}
 
 
 def test_requests():
     errors = trigger()
     good = _triggers.of_requests(errors, account(), None, 10, 3.0)
-    assert good == _verdict.Measurement("successful", 3.0, "error_percent 0 (limit > 10)")
+    assert good == _verdict.Measurement("successful", 3.0, "error_percent 0 (limit > 10)", (), 0.0)
     bad = _triggers.of_requests(errors, account(error_percent=12.5, http_5xx=12), None, 10, 3.0)
-    assert bad == _verdict.Measurement("failed", 3.0, "error_percent 12.5 > 10", ("failed: 12 http_5xx",))
+    assert bad == _verdict.Measurement("failed", 3.0, "error_percent 12.5 > 10", ("failed: 12 http_5xx",), 12.5)
     few = _triggers.of_requests(errors, account(sent=9, error_percent=100.0), None, 10, 3.0)
     assert few == _verdict.Measurement("no_data", 3.0, "9 requests, 10 needed")
+
+
+def test_of_requests_that_are_all_in_vain_none_is_fast():
+    slow = trigger(fail_when={"p95_ms": "> 2000"})
+    found = _triggers.of_requests(slow, account(error_percent=100.0, p95_ms=None, timeout=100), None, 10, 3.0)
+    assert found == _verdict.Measurement("failed", 3.0, "p95_ms inf > 2000", ("failed: 100 timeout",), math.inf)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +304,11 @@ def test_probes():
     (health,) = _triggers.made(completed)
     good = SimpleNamespace(name="a", passed=True, problem="", duration_ms=5)
     bad = SimpleNamespace(name="b", passed=False, problem="HTTP 503", duration_ms=9)
-    assert _triggers.of_probes(health, [good], 1.0) == _verdict.Measurement("successful", 1.0, "failed 0 (limit > 0)")
+    assert _triggers.of_probes(health, [good], 1.0) == _verdict.Measurement(
+        "successful", 1.0, "failed 0 (limit > 0)", (), 0
+    )
     found = _triggers.of_probes(health, [good, bad], 1.0)
-    assert found == _verdict.Measurement("failed", 1.0, "failed 1 > 0: b: HTTP 503", ("b: HTTP 503",))
+    assert found == _verdict.Measurement("failed", 1.0, "failed 1 > 0: b: HTTP 503", ("b: HTTP 503",), 1)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +324,9 @@ def test_probes():
 def test_prometheus(now, before, status, text):
     completed, _problems = model(QUERY)
     found = _triggers.of_prometheus(_triggers.made(completed)[0], now, before, 4.0)
-    assert found == _verdict.Measurement(status, 4.0, text)
+    assert found == _verdict.Measurement(
+        status, 4.0, text, (), now.value if status in ("successful", "failed") else None
+    )
 
 
 # -- the watch as it goes ---------------------------------------------------------------------------------------
@@ -401,6 +414,14 @@ def test_unclear_is_attention_and_stays_unless_the_inventory_says_otherwise():
     assert go(watch(QUERY, watch_inconclusive="fail"), {"share": "si"})[:2] == ("failed", 2)
 
 
+def test_one_that_means_failure_is_not_hidden_by_a_worse_one_that_does_not():
+    """No answer stays here, but what is unclear fails, and that is only known at the end."""
+    unknown = {**REQUESTS, "no_data": "inconclusive"}
+    going = watch(unknown, QUERY, watch_error="stay", watch_inconclusive="fail")
+    assert go(going, {"errors": "n", "share": "e"})[:2] == ("failed", 60)
+    assert go(watch(unknown, QUERY, watch_error="stay"), {"errors": "n", "share": "e"})[:2] == ("attention", 60)
+
+
 @pytest.mark.parametrize(
     ("policy", "word", "at"), [("fail", "failed", 60), ("pass", "passed", 60), ("inconclusive", "attention", 60),
                                ("extend", "attention", 90)]
@@ -408,6 +429,18 @@ def test_unclear_is_attention_and_stays_unless_the_inventory_says_otherwise():
 def test_no_data(policy, word, at):
     going = watch({**QUERY, "no_data": policy}, watch_extend_seconds=30)
     assert go(going, {"share": "n"})[:2] == (word, at)
+
+
+@pytest.mark.requirement("PDW-20")
+@pytest.mark.parametrize(
+    ("policy", "word", "at"),
+    [("fail", "failed", 60), ("pass", "passed", 60), ("inconclusive", "attention", 60), ("extend", "attention", 90)],
+)
+def test_data_that_is_lost_on_the_way(policy, word, at):
+    going = watch({**QUERY, "no_data": policy}, watch_extend_seconds=30)
+    found = go(going, {"share": "s" * 20 + "n"})
+    assert found[:2] == (word, at)
+    assert "no data: it no_data (none in the last " in found[2]
 
 
 def test_extended_until_there_is_enough():
@@ -478,6 +511,23 @@ def test_the_line_of_progress_says_how_near_each_is():
     assert watch(QUERY).progress_seconds(5) == 10
     many = [{**REQUESTS, "name": f"t{i}"} for i in range(7)]
     assert watch(*many).text().endswith("   3 more")
+
+
+@pytest.mark.requirement("PDW-01")
+def test_what_was_measured_is_kept():
+    going = watch(REQUESTS, {**QUERY, "failure_limit": -1})
+    for i, value in enumerate([1.5, None, math.inf]):
+        going.took("errors", _verdict.Measurement("successful", float(i), "x", (), value))
+    assert going.series() == {
+        "errors": [(0.0, 1.5, "successful"), (1.0, None, "successful"), (2.0, None, "successful")],
+        "share": [],
+    }
+    for i in range(5000):
+        going.took("share", _verdict.Measurement("failed", float(i), "x", (), float(i)))
+    kept = going.series()["share"]
+    assert 60 <= len(kept) <= 120
+    assert (kept[0][0], kept[-1][0]) == (0.0, 4999.0)
+    assert json.loads(json.dumps(kept, allow_nan=False))
 
 
 ROWS = st.text(alphabet="sfien", min_size=1, max_size=60)

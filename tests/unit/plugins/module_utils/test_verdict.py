@@ -112,6 +112,12 @@ def test_one_metric(letters, policy, answer):
         ("nn", {"no_data": "extend"}, ("running", "minimum_samples", 0, 1)),
         ("nsns", {"no_data": "extend", "minimum_samples": 3}, ("running", "minimum_samples", 2, 3)),
         ("nsnss", {"no_data": "extend", "minimum_samples": 3}, ("successful", "ended", 5, None)),
+        # Data that stays away at the end is none, however much there was before.
+        ("s" * 9 + "nnnn", {}, ("successful", "ended", 13, None)),
+        ("s" * 9 + "nnnnn", {}, ("failed", "no_data", 5, 4)),
+        ("s" * 9 + "nnnnn", {"no_data": "inconclusive"}, ("inconclusive", "no_data", 5, 4)),
+        ("s" * 9 + "nnnnn", {"no_data": "extend"}, ("running", "no_data", 5, 4)),
+        ("s" * 9 + "nnnnns", {}, ("successful", "ended", 15, None)),
         # No answer is never a pass, whatever no data means.
         ("nne", {"no_data": "pass"}, ("error", "minimum_samples", 0, 1)),
         ("ssse", {"no_data": "pass"}, ("error", "ended", 1, 4)),
@@ -219,6 +225,11 @@ def decision(letters, policy, ended, extended):
         return {"fail": "failed", "pass": "successful"}.get(policy.no_data, "inconclusive")
     if errors and ended:
         return "error"
+    lost = len(without_errors) - len(without_errors.rstrip("n"))
+    if ended and policy.consecutive_error_limit != OFF and lost > policy.consecutive_error_limit:
+        if policy.no_data == "extend" and not extended:
+            return "running"
+        return {"fail": "failed", "pass": "successful"}.get(policy.no_data, "inconclusive")
     if streak is not None:
         return "failed" if policy.failure_limit == OFF else "inconclusive"
     return "successful"
@@ -319,7 +330,9 @@ WARN = (Limit("error_percent", ">", 5),)
     ],
 )
 def test_values_against_their_limits(values, status, text):
-    assert assess(values, FAIL, WARN, 7.0) == Measurement(status, 7.0, text)
+    found = assess(values, FAIL, WARN, 7.0)
+    assert found[:4] == (status, 7.0, text, ())
+    assert found.value is None if status == "no_data" else f" {found.value:g}" in f" {found.text}"
 
 
 # -- several metrics --------------------------------------------------------------------------------------------
