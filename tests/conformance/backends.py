@@ -57,6 +57,7 @@ class Backend(NamedTuple):
     path: str = "/"  # what is asked for
     keep_alive: tuple[str, ...] = ("true", "false")  # where connections that are kept survive a shift
     strategies: tuple[str, ...] = ("blue_green", "canary", "rolling")
+    counts_cut: bool = True  # connections that a stop cuts; those of a pod nobody can see from outside
 
     @property
     def load(self) -> dict[str, Any]:
@@ -286,7 +287,13 @@ def package(recorded: dict[str, Any]) -> bool:
 
 NEW_CONNECTIONS: dict[str, Any] = {"keep_alive": ("false",)}
 COMPOSE: dict[str, Any] = {"code": image, "requests": 150, "path": "/version"}
-KUBERNETES: dict[str, Any] = {"code": image, "unready": "statuscode: 503", "requests": 100, **NEW_CONNECTIONS}
+KUBERNETES: dict[str, Any] = {
+    "code": image,
+    "unready": "statuscode: 503",
+    "requests": 100,
+    "counts_cut": False,
+    **NEW_CONNECTIONS,
+}
 NO_IMAGE = "9.9.9 of backend can't be pulled"
 NO_PULL = "ErrImageNeverPull"
 NO_FILE = "9.9.9.tar.gz"

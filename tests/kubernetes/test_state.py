@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from chaos import Users, events, kill_all, kill_at, kill_main, moments, one_version, run_numbers, unfinished, wait_for
 from kubernetes_site import LABEL, Site
+from rights import LEASES, RIGHTS, as_user
 
 STORE = "kubernetes"
 QUICK = {"accounting_requests_per_second": 0}
@@ -151,33 +151,6 @@ def test_clock_of_the_controller_does_not_count(site: Site, later: None) -> None
     refused = site.deploy("1.0.0", **QUICK)
     assert refused.code != 0 and "of zoe@far-away holds the lease since" in refused.output, refused.output
     patch(site, {"spec": {"holderIdentity": None}})
-
-
-MADE = ["configmaps", "secrets", "services", "deployments", "poddisruptionbudgets"]
-RIGHTS = [
-    (["", "apps", "policy"], MADE, "get list create update delete"),
-    ([""], ["pods", "events"], "get list"),
-    ([""], ["pods/log", "pods/proxy"], "get"),
-    (["discovery.k8s.io"], ["endpointslices"], "get list"),
-]
-LEASES = (["coordination.k8s.io"], ["leases"], "get create update")
-
-
-def as_user(site: Site, name: str, rights: Any) -> dict[str, str]:
-    """Variables with which a user with just these rights deploys."""
-    rules = [{"apiGroups": groups, "resources": kinds, "verbs": verbs.split()} for groups, kinds, verbs in rights]
-    kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name}}
-    binding = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}}
-    subject = {"subjects": [{"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"}]}
-    for made in ({**kind, "kind": "Role", "rules": rules}, {**kind, **binding, **subject, "kind": "RoleBinding"}):
-        site.kubectl("apply", "--filename=-", namespaced=True, given=json.dumps(made))
-    config = yaml.safe_load(site.kubectl("config", "view", "--raw"))
-    for one in config["users"]:
-        one["user"]["as"] = name
-    path = site.directory / name
-    path.write_text(json.dumps(config), encoding="utf-8")
-    path.chmod(0o600)
-    return {"runtime_kubernetes_kubeconfig": str(path)}
 
 
 def test_rights_that_are_documented_are_enough(site: Site) -> None:
