@@ -40,7 +40,7 @@ def test_deploy_killed_at_every_step(place: Place) -> None:
     for _time in range(3):  # so that an upgrade has every phase
         old = upgrade(site)
     points = moments(events(site, run_numbers(site)[-1]))
-    assert len(points) > 8
+    assert {"stage", "shift", "watch", "verify", "commit"} <= {point.phase for point in points}
     for number, point in enumerate(points):
         version = f"1.{next(NUMBERS)}.0"
         site.release(version)

@@ -26,9 +26,9 @@ class Client(threading.Thread):
     under a request is a failed request. Not ``kept``, each request has a connection of its own.
     """
 
-    def __init__(self, url: str, pause: float, stop: threading.Event, kept: bool = True) -> None:
+    def __init__(self, url: str, pause: float, stop: threading.Event, kept: bool = True, patience: float = 20) -> None:
         super().__init__(daemon=True)
-        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=patience)
         self.pause = pause
         self.stop = stop
         self.headers = {} if kept else {"Connection": "close"}
@@ -58,9 +58,9 @@ class Client(threading.Thread):
 
 
 @contextmanager
-def clients(url: str, count: int, pause: float, kept: bool = True) -> Iterator[list[Client]]:
+def clients(url: str, count: int, pause: float, kept: bool = True, patience: float = 20) -> Iterator[list[Client]]:
     stop = threading.Event()
-    running = [Client(url, pause, stop, kept) for _time in range(count)]
+    running = [Client(url, pause, stop, kept, patience) for _time in range(count)]
     for client in running:
         client.start()
     try:
@@ -68,7 +68,7 @@ def clients(url: str, count: int, pause: float, kept: bool = True) -> Iterator[l
     finally:
         stop.set()
         for client in running:
-            client.join(timeout=30)
+            client.join(timeout=patience + 10)
 
 
 def answers_of(running: list[Client]) -> list[Answer]:
