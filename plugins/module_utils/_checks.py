@@ -18,6 +18,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils import (
     _checks_http,
     _checks_net,
     _checks_postgres,
+    _checks_prometheus,
     _checks_redis,
     _checks_reports,
     _checks_tls,
@@ -36,6 +37,7 @@ KINDS: dict[str, Kind] = {
     **_checks_http.KINDS,
     **_checks_postgres.KINDS,
     **_checks_redis.KINDS,
+    **_checks_prometheus.KINDS,
     **_checks_reports.KINDS,
 }
 COMMON: dict[str, Spec] = {

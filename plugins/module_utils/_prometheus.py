@@ -80,7 +80,7 @@ def _judge(server: Server, reply: Any) -> Reading:
         return Reading(None, f"{where}: {reply.detail}")
     if reply.status in (401, 403):
         how = "refuses our credentials" if _credentials(server) else "wants credentials"
-        return Reading(None, f"{where} {how} (HTTP {reply.status}); see watch_prometheus_token")
+        return Reading(None, f"{where} {how} (HTTP {reply.status}); give a token, or user and password")
     if 300 <= reply.status < 400:
         return Reading(None, f"{where} answers with a redirect (HTTP {reply.status}); give the URL it leads to")
     if len(reply.body) >= BODY_LIMIT:

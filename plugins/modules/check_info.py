@@ -42,8 +42,8 @@ options:
         description:
           - The kind of check. Required.
           - One of V(disk), V(memory), V(cpu), V(file), V(environment), V(log), V(command), V(process), V(unit), V(dns),
-            V(tcp), V(certificate), V(http), V(https_redirect), V(csrf), V(rate_limit), V(postgres), V(redis) and
-            V(report).
+            V(tcp), V(certificate), V(http), V(https_redirect), V(csrf), V(rate_limit), V(postgres), V(redis),
+            V(prometheus) and V(report).
         type: str
       fail_when:
         description:
@@ -129,7 +129,7 @@ options:
         description: File of the authorities that are trusted instead of those of the system.
         type: str
       url:
-        description: Address to ask, for V(http), V(https_redirect), V(csrf), V(rate_limit). It is shown.
+        description: Address to ask, for V(http), V(https_redirect), V(csrf), V(rate_limit), V(prometheus). It is shown.
         type: str
       method:
         description: V(GET), V(HEAD) or V(OPTIONS), for V(http).
@@ -211,10 +211,13 @@ options:
         description: Name of the database, for V(postgres).
         type: str
       user:
-        description: Whom to log in as, for V(postgres) and V(redis).
+        description: Whom to log in as, for V(postgres), V(redis) and V(prometheus).
         type: str
       password:
-        description: Password for V(postgres) and V(redis). It is never shown.
+        description: Password for V(postgres), V(redis) and V(prometheus). It is never shown.
+        type: str
+      token:
+        description: Bearer token for V(prometheus). It is never shown.
         type: str
       ssl_mode:
         description: C(sslmode) of libpq, for V(postgres).
@@ -223,7 +226,9 @@ options:
         description: Whether something is written and read again, for V(postgres) and V(redis). V(true) by default.
         type: bool
       query:
-        description: One statement that is timed in a transaction that can only read, for V(postgres).
+        description:
+          - One statement that is timed in a transaction that can only read, for V(postgres).
+          - What V(prometheus) is asked; it must give one number.
         type: str
       tls:
         description: Whether V(redis) is asked over TLS.

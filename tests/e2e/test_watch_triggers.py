@@ -175,7 +175,7 @@ def test_credentials_are_sent_and_never_shown(
     with prometheus.Prometheus(place, port, {}, users={"watch": HASH}) as closed:
         play = deploy(site, version, closed.url, up, watch_prometheus_token=None)
         assert play.outcome == "rolled_back", play.output
-        assert "wants credentials (HTTP 401); see watch_prometheus_token, 5 errors in a row" in failure(play)
+        assert "wants credentials (HTTP 401); give a token, or user and password, 5 errors in a row" in failure(play)
         known = {"watch_prometheus_user": "watch", "watch_prometheus_password": "{{ test_password }}"}
         wrong = deploy(site, version, closed.url, up, **known, test_password="wrong", watch_prometheus_token=None)
         assert "refuses our credentials (HTTP 401)" in failure(wrong)

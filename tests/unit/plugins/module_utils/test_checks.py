@@ -33,6 +33,7 @@ LEAST: dict[str, dict[str, Any]] = {  # the options without which there is no ch
     "rate_limit": {"url": "http://app.test/"},
     "postgres": {},
     "redis": {},
+    "prometheus": {"url": "http://prometheus.test", "query": "up", "fail_when": {"value": "< 1"}},
     "report": {"path": "/r.xml", "format": "junit"},
 }
 
@@ -42,6 +43,23 @@ def one(check: str, **more: Any) -> _checks.Check:
     checks = parse([{"name": "it", "check": check, **LEAST[check], **more}], "checks", problems)
     assert not problems, problems
     return checks[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"fail_when": {}}, 'checks[0].fail_when: is missing; say when the number is bad, for example {value: "> 0"}'),
+        ({"query": " "}, "checks[0].query: must have 1 to 4000 characters, not 0"),
+        ({"query": "x" * 4001}, "checks[0].query: must have 1 to 4000 characters, not 4001"),
+        ({"url": "prometheus:9090"}, "checks[0].url: must"),
+        ({"url": "http://p.test?a=b"}, "checks[0].url: must be without a query"),
+        ({"password": "geheim"}, "checks[0].user: is missing; there is a password"),
+        ({"user": "u", "token": "geheim"}, "checks[0].user: is there beside token; keep one"),
+    ],
+)
+def test_a_query_that_can_not_be_asked_is_refused(given: dict[str, Any], says: str) -> None:
+    (problem,) = refused({"name": "it", "check": "prometheus", **LEAST["prometheus"], **given})
+    assert problem.startswith(says) and "geheim" not in problem
 
 
 def refused(*given: Any) -> list[str]:
@@ -62,7 +80,9 @@ def test_every_kind_can_be_asked_with_its_least_options_and_its_defaults_are_lim
         assert asked.fail_when, f"{name} could never fail"
         assert not set(kind.options) & set(_checks.COMMON)
         assert asked.advice.endswith(".") and asked.blocking and asked.weight == 1
-        assert set(asked.sources.values()) == {f"default of check {name}"}
+        # What a query means is known to who wrote it, so this one has no limits of its own.
+        own = "fail_when of the check" if name == "prometheus" else f"default of check {name}"
+        assert set(asked.sources.values()) == {own}
         assert judge(asked, RunbookError("nobody knows")).text.endswith(": not measured: nobody knows")
 
 

@@ -94,10 +94,12 @@ def test_its_own_words_are_passed_on():
 
 
 def test_credentials():
-    assert said("no", 401, "text/plain").problem == (f"{AT} wants credentials (HTTP 401); see watch_prometheus_token")
+    assert said("no", 401, "text/plain").problem == (
+        f"{AT} wants credentials (HTTP 401); give a token, or user and password"
+    )
     known = Server(SERVER.url, token=TOKEN)
     assert said("no", 403, server=known).problem == (
-        f"{AT} refuses our credentials (HTTP 403); see watch_prometheus_token"
+        f"{AT} refuses our credentials (HTTP 403); give a token, or user and password"
     )
     assert said("", 302).problem == f"{AT} answers with a redirect (HTTP 302); give the URL it leads to"
 
