@@ -17,12 +17,13 @@ from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controll
 
 class ActionModule(ActionBase):
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("phase",))
+    _VALID_ARGS = frozenset(("phase", "mend"))
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         variables: dict[str, Any] = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
         phase = str(self._task.args["phase"])
+        mend = bool(self._task.args.get("mend")) and not self._task.check_mode
         seen = variables["hostvars"]["localhost"]["__runbook"]
         journal = controller.plain(seen["journal"])
         version = str(variables.get("app_version") or "")
@@ -51,11 +52,11 @@ class ActionModule(ActionBase):
             "changed": False,
             "hosts": list(asked),
             "args": {
-                host: {"names": names, "of": host if host in models else seen["targets"][0]}
+                host: {"names": names, "mend": mend, "of": host if host in models else seen["targets"][0]}
                 for host, names in asked.items()
             },
             "report": f"{models[seen['targets'][0]]['app_report_dir']}/{self._name(seen, phase)}",
-            "timeout_seconds": math.ceil(gates.budget_seconds),
+            "timeout_seconds": math.ceil(gates.budget_seconds + (gates.remedy_seconds if mend else 0)),
             "decision": {**_gates.decision_args(gates, facts), "asked": asked},
         }
 

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional, Union
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import (
@@ -40,6 +40,13 @@ KINDS: dict[str, Kind] = {
     **_checks_prometheus.KINDS,
     **_checks_reports.KINDS,
 }
+REMEDY_SECONDS = 600.0  # what a command of a remedy may take, unless it says otherwise
+# Commands that may mend what a check finds, one after the other.
+REMEDY: dict[str, Spec] = {
+    "argv": {"type": "list", "elements": "str", "required": True, "description": "program and arguments"},
+    "chdir": {"type": "str"},
+    "timeout_seconds": {"type": "float", "default": REMEDY_SECONDS},
+}
 COMMON: dict[str, Spec] = {
     "name": {"type": "str", "required": True, "description": "a name that no other check has"},
     "check": {"type": "str", "required": True, "description": "the kind of check, for example disk"},
@@ -50,6 +57,7 @@ COMMON: dict[str, Spec] = {
     "advice": {"type": "str"},
     "blocking": {"type": "bool", "default": True},
     "weight": {"type": "float", "default": 1},
+    "remedy": {"type": "list", "elements": "dict", "default": [], "options": REMEDY},
 }
 # All of them as one module takes them; which kind has which, and its defaults, is checked by `parse`.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -62,6 +70,7 @@ PASS, WARN, FAIL, MISSING = "pass", "warn", "fail", "missing"
 AT_ONCE = 128
 GRACE_SECONDS = 1.0  # what a check gets to tell by itself that its time is over
 SHOWN_NAMES = 4
+LINE_SHOWN = 200
 UNITS = {"_percent": " %", "_ms": " ms", "_seconds": " s", "_hours": " h", "_bytes": ""}
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -77,11 +86,17 @@ class Check:
     advice: str
     blocking: bool
     weight: float
+    remedy: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def seconds(self) -> float:
-        """How long all of it may take."""
+        """How long all of it may take, without the remedy."""
         return KINDS[self.kind].seconds(self.args)
+
+    @property
+    def remedy_seconds(self) -> float:
+        """How long the remedy may take, and asking again."""
+        return sum(float(step["timeout_seconds"]) for step in self.remedy) + (self.seconds if self.remedy else 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,7 @@ class Result:
     advice: str
     blocking: bool
     weight: float
+    remedied: bool = False  # whether its remedy was run, or begun
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,6 +166,12 @@ def _one(raw: Any, here: str, problems: Problems) -> Optional[Check]:
         problems.say(f"{here}.timeout_seconds", f"must be above 0 and at most 3600, not {done['timeout_seconds']:g}")
     if done["weight"] is not None and done["weight"] < 0:
         problems.say(f"{here}.weight", f"must be 0 or more, not {done['weight']:g}")
+    for i, step in enumerate(done["remedy"] or ()):
+        if step and step["argv"] == []:
+            problems.say(f"{here}.remedy[{i}].argv", "is empty; give a program and its arguments")
+        if step and step["timeout_seconds"] is not None and not 0 < step["timeout_seconds"] <= 3600:
+            text = f"must be above 0 and at most 3600, not {step['timeout_seconds']:g}"
+            problems.say(f"{here}.remedy[{i}].timeout_seconds", text)
     if len(problems) > before:
         for key in (FAIL_WHEN, WARN_WHEN):  # what is wrong with the limits is said with the rest
             own = {name: text for name, text in (done[key] or {}).items() if text is not None}
@@ -185,6 +207,7 @@ def _one(raw: Any, here: str, problems: Problems) -> Optional[Check]:
         advice=done["advice"] or kind.advice,
         blocking=done["blocking"],
         weight=done["weight"],
+        remedy=tuple(done["remedy"]),
     )
 
 
@@ -347,3 +370,34 @@ def ask_all(
             late = f"it did not come back within {checks[number].seconds:g} s"
             results[number] = judge(checks[number], RunbookError(late))
     return [result for result in results if result is not None]
+
+
+# Mending
+
+
+def mend(checks: Sequence[Check], results: Sequence[Result], world: World) -> list[Result]:
+    """Each check that failed and has a remedy: its commands, once, and then the question again.
+
+    What could not be measured is not mended: nobody knows what is wrong with it.
+    """
+    return [
+        _mended(asked, result, world) if result.status == FAIL and asked.remedy else result
+        for asked, result in zip(checks, results)
+    ]
+
+
+def _mended(asked: Check, before: Result, world: World) -> Result:
+    done: list[str] = []
+    for step in asked.remedy:
+        command = " ".join(step["argv"])
+        try:
+            code, out, err = world.run(step["argv"], step["timeout_seconds"], step["chdir"])
+            said = [line.strip() for line in (err or out).splitlines() if line.strip()] or ["it said nothing"]
+            problem = f"{command} ended with {code}: {said[-1][:LINE_SHOWN]}" if code else ""
+        except RunbookError as error:
+            problem = str(error)
+        if problem:
+            return replace(before, text=f"{before.text}; its remedy failed: {problem}", remedied=True)
+        done.append(command)
+    after = ask(asked, world)
+    return replace(after, text=f"{after.text}; after {', '.join(done)} (before: {before.text})", remedied=True)

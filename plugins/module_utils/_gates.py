@@ -136,7 +136,7 @@ def load(given: Sequence[Mapping[str, Any]], path: str, problems: Problems) -> G
 
 def _described(one: Any) -> dict[str, Any]:
     """Of a check what the decision needs; its options may have secrets."""
-    told = {"check": one.kind, "timeout_seconds": float(one.args["timeout_seconds"])}
+    told = {"check": one.kind, "timeout_seconds": one.seconds, "remedy_seconds": one.remedy_seconds}
     return {**told, **{word: getattr(one, word) for word in ("name", "blocking", "weight")}}
 
 
@@ -196,6 +196,7 @@ class Questions(NamedTuple):
     own: tuple[Mapping[str, Any], ...]
     described: tuple[Mapping[str, Any], ...]
     budget_seconds: float
+    remedy_seconds: float  # on top, where what fails is mended
 
 
 def questions(
@@ -216,7 +217,8 @@ def questions(
                     described.setdefault(gate["name"], gate)
     own = tuple(gate for gate in first.own if phase in gate["phases"])
     seconds = max((gate["timeout_seconds"] for gate in described.values()), default=0.0)
-    return Questions(asked, own, tuple(described.values()), ASK_SECONDS + seconds)
+    remedies = float(sum(gate["remedy_seconds"] for gate in described.values()))
+    return Questions(asked, own, tuple(described.values()), ASK_SECONDS + seconds, remedies)
 
 
 def decision_args(gates: Questions, facts: Facts) -> dict[str, Any]:

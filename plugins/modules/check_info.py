@@ -24,11 +24,15 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: Asks the same way in any mode.
+    description: Asks the same way in any mode. Nothing is mended.
   diff_mode:
     support: none
     description: Changes nothing.
 options:
+  mend:
+    description: Whether what fails is mended by its O(checks[].remedy), once, and asked again.
+    type: bool
+    default: false
   checks:
     description: What to ask. The options after O(checks[].weight) are those of single kinds.
     type: list
@@ -64,6 +68,12 @@ options:
       advice:
         description: What to do when it does not pass. Each kind has one of its own.
         type: str
+      remedy:
+        description:
+          - Commands that may mend what it finds, run by O(mend) one after the other.
+          - Each has C(argv), a list; C(chdir), a directory; and C(timeout_seconds), 600 by default.
+        type: list
+        elements: dict
       blocking:
         description: Whether nothing may go on when it does not pass; returned with the result. V(true) by default.
         type: bool
@@ -317,18 +327,23 @@ checks:
       description: O(checks[].weight).
       type: float
       returned: always
+    remedied:
+      description: Whether its remedy was run, or begun.
+      type: bool
+      returned: always
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.signalbox.runbook.plugins.module_utils._checks import OPTIONS, ask_all, parse
+from ansible_collections.signalbox.runbook.plugins.module_utils._checks import OPTIONS, ask_all, mend, parse
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_kind import World
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "checks": {"type": "list", "elements": "dict", "required": True, "options": OPTIONS},
+    "mend": {"type": "bool", "default": False},
 }
 
 
@@ -340,10 +355,15 @@ def main() -> None:
         checks = parse(given, "checks", problems)
         if problems:
             raise RunbookError(". ".join(problems), problems=list(problems))
-        results = ask_all(checks, World())
+        world = World()
+        results = ask_all(checks, world)
+        if module.params["mend"] and not module.check_mode:
+            results = mend(checks, results, world)
     except RunbookError as error:
         module.fail_json(msg=str(error), **error.details)
-    module.exit_json(changed=False, checks=[result.to_dict() for result in results])
+    module.exit_json(
+        changed=any(result.remedied for result in results), checks=[result.to_dict() for result in results]
+    )
 
 
 if __name__ == "__main__":

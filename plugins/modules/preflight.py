@@ -19,6 +19,10 @@ options:
     type: str
     default: deploy
     choices: [week, day, hour, deploy, verify]
+  mend:
+    description: Whether hosts mend what fails by the remedies of the gates, once, and are asked again.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full

@@ -85,6 +85,25 @@ def test_preflight_asks_the_gates_of_a_phase_and_changes_nothing(site: Site) -> 
     )
 
 
+@pytest.mark.requirement("BLD-10")
+def test_preflight_mends_what_has_a_remedy_and_a_deploy_never_does(site: Site, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    test = {"name": "quality", "check": "command", "argv": ["test", "-f", str(made)], "on": "controller"}
+    gate = {**test, "on_failure": "remediate", "remedy": [{"argv": ["touch", str(made)]}]}
+    blocked = site.deploy("1.1.0", **QUICK, app_gates=[gate])
+    assert blocked.outcome == "blocked" and "REMEDIATE, 1 of 1 gates do not hold" in blocked.output, blocked.output
+    asked = site.run("preflight", app_version="1.1.0", app_gates=[gate])
+    assert asked.code != 0 and "REMEDIATE" in asked.output and not made.exists(), asked.output
+    predicted = site.run("preflight", "--check", app_version="1.1.0", app_gates=[gate], preflight_mend=True)
+    assert predicted.code != 0 and not made.exists(), predicted.output
+    mended = site.run("preflight", app_version="1.1.0", app_gates=[gate], preflight_mend=True)
+    assert mended.code == 0 and f"after touch {made} (before:" in mended.output, mended.output
+    made.unlink()
+    worse = {**gate, "remedy": [{"argv": ["sh", "-c", "echo no rule >&2; exit 3"]}]}
+    failed = site.run("preflight", app_version="1.1.0", app_gates=[worse], preflight_mend=True)
+    assert failed.code != 0 and "ended with 3: no rule" in failed.output, failed.output
+
+
 @pytest.mark.requirement("HC-01")
 def test_verify_asks_what_runs_and_writes_what_it_found(site: Site) -> None:
     url = f"{site.front_url}/health"

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import threading
+from dataclasses import replace
 from typing import Any, Callable, Optional
 
 import pytest
 from ansible_collections.signalbox.runbook.plugins.module_utils import _checks
-from ansible_collections.signalbox.runbook.plugins.module_utils._checks import KINDS, ask_all, judge, parse, secrets_of
+from ansible_collections.signalbox.runbook.plugins.module_utils._checks import (
+    KINDS,
+    Result,
+    ask_all,
+    judge,
+    mend,
+    parse,
+    secrets_of,
+)
 from ansible_collections.signalbox.runbook.plugins.module_utils._checks_kind import Args, Kind, Measured, World
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import Problems
@@ -262,6 +272,7 @@ def test_a_failure_names_value_limit_source_and_what_to_do() -> None:
         "advice": "Warm it up.",
         "blocking": True,
         "weight": 1,
+        "remedied": False,
     }
 
 
@@ -378,3 +389,73 @@ def test_nothing_asked_is_nothing() -> None:
 def test_a_kind_needs_no_more_than_what_is_measured_and_how() -> None:
     kind = Kind(measures={"x": ""}, ask=lambda _a, _w: good(), subject=lambda _a: "x", advice="")
     assert kind.options == {} and kind.seconds({"timeout_seconds": 3}) == 3.0
+
+
+# Mending
+
+
+class Mender:
+    """Commands that are run, and a disk that is full until one of them was."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.ran: list[tuple[list[str], float, Any]] = []
+        self.code = code
+
+    def run(self, argv: Any, seconds: float, cwd: Any = None, env: Any = None) -> tuple[int, str, str]:
+        self.ran.append((list(argv), seconds, cwd))
+        return self.code, "", "first line\nno rule to make target\n" if self.code else ""
+
+    def statvfs(self, _path: str) -> Any:
+        free = 500 if self.ran else 10
+        return os.statvfs_result((4096, 4096, 1000, free, free, 1000, 500, 500, 0, 255))
+
+
+REMEDY = [{"argv": ["make", "clean"], "chdir": "/srv/app"}, {"argv": ["make", "gc"], "timeout_seconds": 5}]
+
+
+def mended(mender: Mender, **more: Any) -> list[Result]:
+    asked = [one("disk", remedy=REMEDY, **more)]
+    world = World(run=mender.run, statvfs=mender.statvfs)
+    return mend(asked, ask_all(asked, world), world)
+
+
+@pytest.mark.requirement("BLD-10")
+def test_what_fails_is_mended_once_and_asked_again() -> None:
+    mender = Mender()
+    (result,) = mended(mender)
+    assert mender.ran == [(["make", "clean"], 600.0, "/srv/app"), (["make", "gc"], 5.0, None)]
+    assert result.status == "pass" and result.remedied
+    assert "after make clean, make gc (before: /: free 1 % <= 20 %)" in result.text
+
+
+@pytest.mark.requirement("BLD-10")
+def test_a_remedy_that_fails_is_told_and_the_next_command_is_not_run() -> None:
+    mender = Mender(2)
+    (result,) = mended(mender)
+    assert len(mender.ran) == 1 and result.status == "fail" and result.remedied
+    assert result.text.endswith("its remedy failed: make clean ended with 2: no rule to make target")
+
+
+def test_what_passes_or_is_not_known_is_not_mended() -> None:
+    mender = Mender()
+    asked = [one("disk", remedy=REMEDY), one("file", path="/gone", remedy=REMEDY)]
+    world = World(run=mender.run, statvfs=lambda _p: os.statvfs_result((4096, 4096, 9, 9, 9, 9, 9, 9, 0, 255)))
+    before = ask_all(asked, world)
+    assert mend(asked[:1], before[:1], world) == before[:1] and mender.ran == []
+    unknown = [replace(before[0], status="missing")]
+    assert mend(asked[:1], unknown, world) == unknown and mender.ran == []
+
+
+@pytest.mark.parametrize(
+    ("remedy", "says"),
+    [
+        ([{"argv": []}], "checks[0].remedy[0].argv: is empty; give a program and its arguments"),
+        ([{}], "checks[0].remedy[0].argv: is missing; give program and arguments"),
+        ([{"argv": ["x"], "timeout_seconds": 0}], "checks[0].remedy[0].timeout_seconds: must be above 0"),
+        ([{"argv": ["x"], "shell": True}], "checks[0].remedy[0].shell: unknown key"),
+        (["make clean"], "checks[0].remedy[0]: must be a mapping"),
+    ],
+)
+def test_a_remedy_that_can_not_be_run_is_refused(remedy: Any, says: str) -> None:
+    (problem,) = refused({"name": "it", "check": "disk", "remedy": remedy})
+    assert problem.startswith(says)
