@@ -17,7 +17,11 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._journal import 
 from ansible_collections.signalbox.runbook.plugins.module_utils._steps import role
 from ansible_collections.signalbox.runbook.plugins.plugin_utils import _controller as controller
 
-READING = ("status", "preflight")  # verbs that change nothing, so that somebody else's lease is not in their way
+READING = (
+    "status",
+    "preflight",
+    "watch",
+)  # verbs that change nothing, so that somebody else's lease is not in their way
 
 
 class ActionModule(ActionBase):

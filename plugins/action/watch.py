@@ -44,8 +44,9 @@ class ActionModule(ActionBase):
         except RunbookError as error:
             return {**result, "failed": True, "msg": str(error), **error.details}
         watch = _watch.Watch(_watch.plan(float(args["seconds"]), settings))
-        journal = {**args["journal"], "ttl_seconds": float(args["journal"]["ttl_seconds"])}
-        journal.update(journal.pop("store"))
+        journal = dict(args.get("journal") or {})
+        if journal:
+            journal.update(journal.pop("store"), ttl_seconds=float(journal["ttl_seconds"]))
         run_began = float(args.get("began") or time.time())
         asked = _Asked(watch, settings, args)
         begin = time.monotonic()
@@ -61,7 +62,7 @@ class ActionModule(ActionBase):
             if outcome.word != _watch.RUNNING:
                 break
             now = time.monotonic()
-            if now - renewed > journal["ttl_seconds"] / 3:
+            if journal and now - renewed > journal["ttl_seconds"] / 3:
                 lost = self._renew(journal, variables)
                 if lost:
                     return {**result, **lost}

@@ -42,7 +42,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._watch import cl
 
 WIDTH = 12
 # Actions whose failure ends the run. Any other failure is one host's vote on a step: the vote says what it means.
-FINAL = ("model", "plan", "vote", "conclude", "fail", "preflight", "attest")
+FINAL = ("model", "plan", "vote", "conclude", "fail", "preflight", "attest", "follow")
 
 
 class CallbackModule(CallbackBase):

@@ -40,8 +40,8 @@ options:
       - The run, fence and ttl_seconds of the lease that is renewed.
       - Its C(store) says where that is, in options of M(signalbox.runbook.journal) or
         M(signalbox.runbook.kubernetes_journal).
+      - Without it there is no lease to renew, because no run goes on.
     type: dict
-    required: true
   began:
     description: When the run began, in seconds since 1970, for the lines that show progress.
     type: float
