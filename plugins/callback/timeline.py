@@ -31,6 +31,7 @@ requirements:
   - set as C(stdout_callback) in ansible.cfg
 """
 
+import atexit
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,7 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._began = time.monotonic()
         self._phase = ""
+        self._state: Mapping[str, Any] = {}
         self._task = ""
         self._diff = ""
         self._lock = threading.Lock()
@@ -66,6 +68,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         threading.Thread(target=self._mention, daemon=True).start()
+        atexit.register(self._interrupted)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         if self._display.verbosity >= 1:
@@ -139,6 +142,7 @@ class CallbackModule(CallbackBase):
                 self._say(" " * 20 + line, constants.COLOR_WARN)
         state = found.get("state")
         if isinstance(state, Mapping):
+            self._state = state
             self._phase = (state.get("now") or {}).get("phase", "")
         if found.get("closing"):
             self._pending.clear()
@@ -161,6 +165,22 @@ class CallbackModule(CallbackBase):
                 self._say("Nothing has been touched.")
         else:
             self._pending[host] = message
+
+    def _interrupted(self) -> None:
+        """By Ctrl-C, or a signal that can be heard: what is safe now, and who goes on."""
+        state = self._state
+        if self._ended.is_set() or not state.get("run") or not state.get("now"):
+            return
+        live = (state["plan"].get("from") or {}).get("version")
+        if state.get("committed"):
+            then = f"{state['plan']['to']['version']} is live and proven; the next run tidies up"
+        elif live:
+            then = f"what has the traffic now keeps it; recover.yml, or the next run, puts everything back to {live}"
+        else:
+            then = "there was no release before; the next run begins with taking its traffic away"
+        self._say("")
+        self._say(f"INTERRUPTED in the phase {self._phase}: run {state['run']} is unfinished", constants.COLOR_ERROR)
+        self._say(then)
 
     # -- words ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import re
+import signal
 import subprocess
 import time
 
@@ -84,3 +85,31 @@ def test_the_callback_of_ansible_says_it_too(small_site: Site) -> None:
     assert "PLAY RECAP" in done.stdout
     assert "app_version: '../1' must be letters, digits and any of . _ + -" in done.stdout + done.stderr
     assert "Nothing has been touched." in done.stdout + done.stderr
+
+
+def test_who_presses_ctrl_c_is_told_what_is_safe_and_who_goes_on(small_site: Site) -> None:
+    """Everything that the terminal would send the signal to gets it, in the middle of a watch."""
+    for version in ("7.0.0", "7.1.0"):
+        small_site.release(version)
+    first = small_site.deploy("7.0.0")
+    assert first.code == 0, first.output
+    process = subprocess.Popen(
+        small_site.command("deploy", app_version="7.1.0", watch_seconds=90),
+        env=small_site.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout and any("shift" in line and "100 % on" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    run = small_site.run_numbers()[-1]
+    assert f"INTERRUPTED in the phase watch: run {run} is unfinished" in output, output
+    assert "what has the traffic now keeps it; recover.yml, or the next run, puts everything back to 7.0.0" in output
+    assert small_site.answers() == {"7.1.0"}
+    back = small_site.run("recover")
+    assert back.code == 0, back.output
+    assert small_site.answers() == {"7.0.0"} and "all agree" in small_site.status().output
