@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, NoReturn, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _images, _release
+from ansible_collections.signalbox.runbook.plugins.module_utils._compose_made_of import digest
 from ansible_collections.signalbox.runbook.plugins.module_utils._connections import Holder, established, holders
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import (
     LABEL,
@@ -44,7 +45,6 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._files import (
     write_atomic,
     write_json,
 )
-from ansible_collections.signalbox.runbook.plugins.module_utils._model import compose_digest
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import Result, ask
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import (
     POLL_SECONDS,
@@ -229,7 +229,7 @@ def stage(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Make the release that ``spec`` describes, unless it is there with its images. Call it inside ``changing``."""
-    if compose_digest(spec["services"], spec["files"], spec["variables"]) != spec["digest"]:
+    if digest(spec["services"], spec["files"], spec["variables"]) != spec["digest"]:
         raise RunbookError(
             "the compose files are not those that the plan was made of: somebody changed them during the run. Run it "
             "again"

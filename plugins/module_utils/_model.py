@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.signalbox.runbook.plugins.module_utils import _apt, _triggers
+from ansible_collections.signalbox.runbook.plugins.module_utils._compose_made_of import digest, texts
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import CLIENT
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import IN_PLACE
 from ansible_collections.signalbox.runbook.plugins.module_utils._schema import SHOWN, Problems, Spec, check, closest
@@ -584,7 +585,7 @@ def release_digest(model: Model) -> str:
     """Digest of all that makes the release on one target: code identity, command, configuration, environment."""
     if model["app_runtime"] == "compose":
         made = compose_services(model["app_services"])
-        return compose_digest(made, model["compose_files"], texts(model["runtime_compose_variables"]))
+        return digest(made, model["compose_files"], texts(model["runtime_compose_variables"]))
     if model["app_runtime"] == "kubernetes":
         settings = {key: model[key] for key in RELEASE_SETTINGS["kubernetes"] if model.get(key)}
         whole = [image_services(model["app_services"], model["app_version"]), settings]
@@ -598,14 +599,6 @@ def release_digest(model: Model) -> str:
             k: v for k, v in artifact.items() if k not in ("archive", "wheel") or "sha256" not in artifact
         }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def compose_digest(
-    services: Sequence[Mapping[str, Any]], files: Sequence[Mapping[str, str]], variables: Mapping[str, str]
-) -> str:
-    """Digest of all that makes a release of Compose. Where a file lies does not matter, its content does."""
-    made_of = [list(services), [file["content"] for file in files], dict(variables)]
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def release_id(version: str, digests: Collection[str]) -> str:
@@ -784,12 +777,3 @@ def tagged(image: str, version: str) -> str:
 def build_seconds(model: Model) -> float:
     """How long the runtime may take to make a release."""
     return float(model.get(f"runtime_{model['app_runtime']}_build_seconds") or 0)
-
-
-def texts(values: Optional[Mapping[str, Any]]) -> dict[str, str]:
-    """Values of environment variables."""
-    return {key: _text(value) for key, value in (values or {}).items()}
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -419,10 +419,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.signalbox.runbook.plugins.module_utils import _compose
+from ansible_collections.signalbox.runbook.plugins.module_utils._compose_made_of import texts
 from ansible_collections.signalbox.runbook.plugins.module_utils._docker import Docker
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._fence import fenced, read_fence
-from ansible_collections.signalbox.runbook.plugins.module_utils._model import texts
 from ansible_collections.signalbox.runbook.plugins.module_utils._probe import PROBE_OPTIONS
 from ansible_collections.signalbox.runbook.plugins.module_utils._release import manifests, prune
 from ansible_collections.signalbox.runbook.plugins.module_utils._slot import SLOTS, predicted

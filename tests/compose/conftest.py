@@ -112,7 +112,7 @@ class Place:
         ]
         contents = contents or [COMPOSE.replace("api", "{}").format(next(iter(self.ports)))]
         files = [{"content": text} for text in contents]
-        digest = _compose.compose_digest(made, files, variables or {})
+        digest = _compose.digest(made, files, variables or {})
         return self.call(
             "staged",
             check,
