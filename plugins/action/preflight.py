@@ -41,6 +41,7 @@ class ActionModule(ActionBase):
             requester="",
             notes=journal["notes"],
             live=_records.live(journal["history"]),
+            history=journal["history"],
             targets=controller.looked_at(variables["hostvars"], seen["targets"], "__runbook_target"),
             application=seen["application"],
             code={},

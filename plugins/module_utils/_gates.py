@@ -273,6 +273,7 @@ class Facts(NamedTuple):
     requester: str
     notes: Sequence[Note]
     live: Optional[_reality.Place]
+    history: Sequence[Mapping[str, Any]]
     targets: Mapping[str, Mapping[str, Any]]
     application: str
     code: Mapping[str, Any]  # service to what identifies its code
@@ -370,7 +371,9 @@ def _rollback(_gate: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
     cold = _reality.missing(facts.live, facts.targets)
     if cold:
         return "warn", f"{name} is on disk everywhere, but does not run on {', '.join(cold)}"
-    return "pass", f"{name} stands on {len(facts.targets)} of {len(facts.targets)} targets"
+    took = [r["duration_s"] for r in facts.history if r["outcome"] == "restored" and r.get("duration_s")]
+    last = f"; the last rollback took {took[-1]:.0f} s" if took else ""
+    return "pass", f"{name} stands on {len(facts.targets)} of {len(facts.targets)} targets{last}"
 
 
 def _promotion(gate: Mapping[str, Any], facts: Facts) -> tuple[str, str]:

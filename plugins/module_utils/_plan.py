@@ -191,6 +191,7 @@ class _Maker:
             requester=self.request["requester"],
             notes=self.journal["notes"],
             live=self.live,
+            history=self.history,
             targets=self.targets,
             application=plan["application"],
             code=_gates.code_of(plan["artifacts"]),

@@ -54,6 +54,7 @@ def facts(**more: Any) -> _gates.Facts:
         "requester": "carl",
         "notes": [],
         "live": None,
+        "history": [],
         "targets": {},
         "application": "shop",
         "code": {},
@@ -206,6 +207,9 @@ def test_what_is_live_must_be_whole_everywhere_to_go_back_to() -> None:
     there = target(LIVE["release"], running=LIVE["release"])
     assert status(gate, live=None) == "warn"
     assert status(gate, live=LIVE, targets={"a": there, "b": there}) == "pass"
+    history = [{"outcome": "restored", "duration_s": 2.6}, {"outcome": "restored", "duration_s": 3.2}, {"outcome": "x"}]
+    known = _gates.judge(gate, facts(live=LIVE, targets={"a": there}, history=history))
+    assert known["text"] == "1.2.0 in blue stands on 1 of 1 targets; the last rollback took 3 s"
     lost = _gates.judge(gate, facts(live=LIVE, targets={"a": there, "b": target(running=LIVE["release"])}))
     assert lost["status"] == "fail" and "not whole on b" in lost["text"]
     cold = _gates.judge(gate, facts(live=LIVE, targets={"a": there, "b": target(LIVE["release"])}))
