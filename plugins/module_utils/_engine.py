@@ -146,6 +146,7 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
     for result in results.values():
         state["kept"] = {**state["kept"], **(result.get("record") or {})}
     state["connections_cut"] += sum(int(result.get("connections_cut") or 0) for result in results.values())
+    unclear = any(result.get("attention") for result in results.values())
     if any(result.get("fenced") for result in results.values()):
         state.update(todo=[], stopped="another run has taken the lease over")
         state["failure"] = state["failure"] or _failure(step, bad, results)
@@ -161,6 +162,9 @@ def advance(state: State, outcomes: Mapping[str, Optional[Outcome]], at: float) 
         else:
             # What may still have traffic is not stopped: a router that did not go back would answer nothing at all.
             state.update(todo=[], stopped=f"the way back failed at {step['id']}: {text}")
+    elif unclear and step.get("hold") and state["direction"] == "forward":
+        # Nobody knows whether it is well, so a person decides whether it gets more: promote or abort.
+        state.update(todo=[], plan={**state["plan"], **step["hold"], "success": "held"})
     return _then(state, events, at)
 
 

@@ -361,7 +361,8 @@ class _Maker:
                 steps += self.make.take_over("take_over", to, hands, hands)
             seconds = self.first["watch_seconds"] if step["watch_seconds"] is None else step["watch_seconds"]
             if seconds:
-                steps.append(self.make.watch(seconds, places))
+                unclear = {"hold": {"weights": weights, "remaining": traffic[number:]}} if beside else {}
+                steps.append(self.make.watch(seconds, places, **unclear))
             if step.get("hold"):
                 plan.update(success="held", weights=weights, remaining=traffic[number:])
                 break

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from runbook_site import Play, Site
 
 WATCH = {
@@ -67,3 +69,20 @@ def test_another_run_meanwhile_leaves_it_without_a_word_on_either(small_site: Si
     output = follow.communicate(timeout=120)[0]
     assert follow.returncode != 0
     assert "INTERRUPTED: another run changes what is live, so nothing is said of 1.0.0" in output, output
+
+
+@pytest.mark.requirement("PDW-20")
+def test_a_canary_of_which_nobody_knows_how_it_is_waits_for_a_person(small_site: Site) -> None:
+    """Its share stays what it is: more would be a pass that nobody gave."""
+    small_site.release("1.3.0")
+    live = small_site.live()
+    unclear = {"name": "busy", "metric": "requests", "warn_when": {"sent": "> 0"}}
+    canary = {"app_strategy": "canary", "app_steps": [{"weight": 50}, {"weight": 100}]}
+    play = small_site.deploy("1.3.0", **WATCH, **canary, watch_triggers=[unclear])
+    assert play.code == 0 and play.outcome == "held", play.output
+    assert "busy" in play.output and "promote.yml goes on, abort.yml takes it back" in play.output
+    assert small_site.live() == live and small_site.answers(60) == {live, "1.3.0"}
+    held = small_site.history()[-1]
+    assert [step["weight"] for step in held["remaining"]] == [100]
+    back = small_site.run("abort")
+    assert back.code == 0 and small_site.answers(40) == {live}, back.output

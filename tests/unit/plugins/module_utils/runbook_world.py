@@ -91,6 +91,7 @@ class World:
         self.shares = {host: {} for host in ROUTERS}  # router to (target, slot) to weight
         self.history, self.runs, self.fence = [], {}, 0
         self.until_crash = None
+        self.unclear = ()  # steps whose answer is neither good nor bad
 
     # -- what is looked at --
 
@@ -158,6 +159,7 @@ class World:
         for host in step["hosts"]:
             self.crash_point()
             outcome = {"step": step["id"], "result": {"failed": False, "changed": True}}
+            outcome["result"]["attention"] = step["id"] in self.unclear
             if host == bad:
                 outcome["result"] = {"failed": True, "msg": "would not"}
             if host != bad or step["verb"] == "start":  # a slot that failed to start stands there half

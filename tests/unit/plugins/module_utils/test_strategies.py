@@ -211,6 +211,33 @@ def test_a_held_release_is_promoted_step_by_step():
     assert "nothing to promote: no release is held, 2.0 in green has all traffic" in refused(world.plan, "promote")
 
 
+def test_a_watch_that_is_unclear_at_a_part_of_the_traffic_holds_the_release():
+    """Going on to more traffic would be taking it for good."""
+    steps = [{"weight": 10}, {"weight": 50}, {"weight": 100}]
+    world = live_on(World(HOSTS, app_strategy="canary", app_steps=steps), "1.0")
+    plan = world.plan("deploy", "2.0")
+    first, second, last = (step["id"] for step in plan["steps"] if step["phase"] == "watch")
+    world.unclear = (second,)
+    assert world.carry_out(plan) == "held"
+    assert world.weights["lb1"] == {"green": 50, "blue": 50}
+    record = world.history[-1]
+    assert (record["outcome"], record["weights"]) == ("held", {"green": 50, "blue": 50})
+    assert [step["weight"] for step in record["remaining"]] == [100]
+    assert _records.live(world.history) == place("1.0", "blue")
+    world.unclear = ()
+    promoted = world.plan("promote")
+    assert weights(promoted) == [{"green": 100}]
+    assert world.carry_out(promoted) == "deployed" and world.serves() == ("2.0", "green")
+    assert first != last
+
+
+def test_a_watch_that_is_unclear_at_all_of_the_traffic_goes_on():
+    world = live_on(World(HOSTS, app_strategy="canary", app_steps=[{"weight": 50}, {"weight": 100}]), "1.0")
+    plan = world.plan("deploy", "2.0")
+    world.unclear = tuple(step["id"] for step in plan["steps"] if step["phase"] == "watch")[-1:]
+    assert world.carry_out(plan) == "deployed"
+
+
 def test_a_held_release_is_taken_back():
     world = held()
     assert world.go("abort") == "aborted"
