@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
             if verb == "deploy":
                 asked = _gates.questions(models, seen["targets"], seen["routers"], "deploy")
                 requester = controller.holder(variables)["user"]
-                request.update(gates=asked, requester=requester, proof=controller.read_proof)
+                request.update(gates=asked, requester=requester, proof=controller.proofs(self, variables))
             plan = _plan.make(request, models, targets, routers, journal)
         except RunbookError as error:
             return {**result, **controller.refusal(error)}

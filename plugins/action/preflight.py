@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
             targets=controller.looked_at(variables["hostvars"], seen["targets"], "__runbook_target"),
             application=seen["application"],
             code={},
-            proof=controller.read_proof,
+            proof=controller.proofs(self, variables),
         )
         asked = {host: list(names) for host, names in gates.asked.items()}
         return {

@@ -72,7 +72,8 @@ KINDS: dict[str, dict[str, Spec]] = {
     },
     "promotion": {
         "from": {"type": "str", "required": True, "description": "the environment it was verified in before"},
-        "proof": {"type": "str", "required": True, "description": "path of the proof that the other environment wrote"},
+        "proof": {"type": "str"},
+        "journal": {"type": "str"},
         "soak_minutes": {"type": "float", "default": 0},
         "valid_hours": {"type": "float", "default": 720},
     },
@@ -150,6 +151,11 @@ def _rules(kind: str, gate: Mapping[str, Any], where: str, problems: Problems) -
         least = {"people": 1}.get(key, 0)
         if gate.get(key) is not None and gate[key] < least:
             problems.say(f"{where}.{key}", f"{gate[key]:g} must be {least} or more")
+    if kind == "promotion" and bool(gate["proof"]) == bool(gate["journal"]):
+        text = "needs one of proof, a file on the controller, and journal, a directory on the state host"
+        problems.say(where, text)
+    if kind == "promotion" and gate["journal"] and not gate["journal"].startswith("/"):
+        problems.say(f"{where}.journal", f"{gate['journal']!r} must be an absolute path")
     if kind != "window":
         return
     try:
@@ -266,7 +272,8 @@ def kept(decision: Decision) -> dict[str, Any]:
 
 
 class Facts(NamedTuple):
-    """What is known when gates are judged. ``now`` is the clock of the store; ``proof`` reads one, or says why not."""
+    """What is known when gates are judged. ``now`` is the clock of the store; ``proof`` gives that of a gate for a
+    version, or says why there is none."""
 
     now: float
     version: str
@@ -277,7 +284,7 @@ class Facts(NamedTuple):
     targets: Mapping[str, Mapping[str, Any]]
     application: str
     code: Mapping[str, Any]  # service to what identifies its code
-    proof: Callable[[str], str]
+    proof: Callable[[Mapping[str, Any], str], Mapping[str, Any]]
 
 
 def judge(gate: Mapping[str, Any], facts: Facts) -> Result:
@@ -377,13 +384,14 @@ def _rollback(_gate: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
 
 
 def _promotion(gate: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
+    where = gate["proof"] or gate["journal"]
     try:
-        found = read_proof(facts.proof(gate["proof"]))
+        found = facts.proof(gate, facts.version)
     except RunbookError as error:
-        return "missing", f"{gate['proof']}: {error}"
+        return "missing", f"{where}: {error}"
     for what, wanted in (("application", facts.application), ("environment", gate["from"]), ("version", facts.version)):
         if found[what] != wanted:
-            return "fail", f"{gate['proof']} is of {what} {found[what]}, not {wanted}"
+            return "fail", f"{where} is of {what} {found[what]}, not {wanted}"
     for service, code in facts.code.items():
         if service in found["code"] and found["code"][service] != code:
             return "fail", f"the code of {service} is not what {gate['from']} ran as {facts.version}"
@@ -455,6 +463,15 @@ def proof(record: Mapping[str, Any]) -> str:
     """What another environment takes as proof that a release was verified here."""
     found = {key: record[key] for key in PROOF}
     return json.dumps({**found, "sha256": _digest(found)}, indent=1, sort_keys=True) + "\n"
+
+
+def proof_in(history: Sequence[Mapping[str, Any]], version: str) -> dict[str, Any]:
+    """The same, out of the records of the other environment."""
+    for record in reversed(history):
+        if record["outcome"] == "deployed" and record["to"]["version"] == version:
+            found = {key: record["to"].get(key) or record.get(key) for key in PROOF}
+            return {**found, "code": code_of(record.get("artifacts") or {}), "verified_at": record["ended"]}
+    raise RunbookError(f"{version} was never verified there")
 
 
 def read_proof(text: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ansible_collections.signalbox.runbook.plugins.module_utils._schema import P
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+PROOF_RECORDS = 200  # of another environment, in which a version is looked for
 GROUPS = ("targets", "routers", "state")
 
 
@@ -196,13 +197,22 @@ def compose_files(paths: Sequence[str], task: Any, loader: Any, problems: Proble
     return found
 
 
-def read_proof(path: str) -> str:
-    """The proof of another environment, a file on the controller."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no text"
-        raise RunbookError(f"can't be read on the controller: {why}") from error
+def proofs(action: Any, task_vars: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str], Mapping[str, Any]]:
+    """Reads what a gate promotion wants: a file on the controller, or another journal on the state host."""
+
+    def proof(gate: Mapping[str, Any], version: str) -> Mapping[str, Any]:
+        if gate["journal"]:
+            read = journal(action, task_vars, directory=gate["journal"], state="read", recent=PROOF_RECORDS)
+            if read.get("failed") or read.get("unreachable"):
+                raise RunbookError(str(read.get("msg")))
+            return _gates.proof_in(read["history"], version)
+        try:
+            return _gates.read_proof(Path(gate["proof"]).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "is no text"
+            raise RunbookError(f"can't be read on the controller: {why}") from error
+
+    return proof
 
 
 def refusal(error: RunbookError) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from runbook_site import Play, Site
 
 WATCH = {
@@ -71,7 +69,6 @@ def test_another_run_meanwhile_leaves_it_without_a_word_on_either(small_site: Si
     assert "INTERRUPTED: another run changes what is live, so nothing is said of 1.0.0" in output, output
 
 
-@pytest.mark.requirement("PDW-20")
 def test_a_canary_of_which_nobody_knows_how_it_is_waits_for_a_person(small_site: Site) -> None:
     """Its share stays what it is: more would be a pass that nobody gave."""
     small_site.release("1.3.0")

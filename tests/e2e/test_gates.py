@@ -186,6 +186,11 @@ def test_a_release_goes_on_with_the_proof_of_the_environment_before(site: Site, 
     changed.write_text(proof.read_text(encoding="utf-8").replace('"1.2.0"', '"1.1.0"'), encoding="utf-8")
     forged = site.run("preflight", app_version="1.1.0", app_gates=[{**gate, "proof": str(changed)}])
     assert forged.code != 0 and "was changed after it was written" in forged.output, forged.output
+    records = {key: value for key, value in gate.items() if key != "proof"} | {"journal": str(site.state)}
+    kept = site.run("preflight", app_version="1.2.0", app_gates=[records])
+    assert kept.code == 0 and "1.2.0 verified in local at " in kept.output, kept.output
+    never = site.run("preflight", app_version="9.9.9", app_gates=[records])
+    assert never.code != 0 and "9.9.9 was never verified there" in never.output, never.output
 
 
 @pytest.mark.requirement("ENV-17")

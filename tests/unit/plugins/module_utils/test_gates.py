@@ -43,7 +43,7 @@ def note(gate: str, kind: str, user: str = "anna", hours_ago: float = 1, **more:
     return {**said, "reason": "", "valid_hours": 0, "ended": NOW - hours_ago * HOUR, **more}
 
 
-def no_proof(path: str) -> str:
+def no_proof(gate: Any, version: str) -> Any:
     raise RunbookError("there is none")
 
 
@@ -230,7 +230,8 @@ STAGING = {"check": "promotion", "from": "staging", "proof": "proofs/shop.json"}
 
 def promoted(record: dict[str, Any], text: str = "", **gate: Any) -> dict[str, Any]:
     written = text or _gates.proof(record)
-    return _gates.judge(own(**STAGING, **gate), facts(code=RECORD["code"], proof=lambda path: written))
+    known = facts(code=RECORD["code"], proof=lambda _gate, _version: _gates.read_proof(written))
+    return _gates.judge(own(**STAGING, **gate), known)
 
 
 @pytest.mark.requirement("ENV-01", "ENV-02")
@@ -268,6 +269,26 @@ def test_a_proof_that_was_changed_is_refused(data: st.DataObject) -> None:
     except ValueError:
         same = False
     assert promoted(RECORD, changed)["status"] == ("pass" if same else "missing")
+
+
+@pytest.mark.requirement("ENV-01")
+def test_records_of_the_other_environment_are_a_proof_too() -> None:
+    gate = own(check="promotion", **{"from": "staging", "journal": "/var/lib/shop-staging"})
+    place = {"release": RECORD["release"], "version": "1.3.0", "slot": "blue"}
+    there = {"application": "shop", "environment": "staging", "verb": "deploy", "run": 12, "ended": NOW - HOUR}
+    deployed = {**there, "outcome": "deployed", "to": place, "artifacts": {"api": {"sha256": "1" * 64}}}
+    later = {**there, "run": 13, "outcome": "failed", "to": place}
+
+    def judged(*history: dict[str, Any]) -> dict[str, Any]:
+        known = facts(code=RECORD["code"], proof=lambda _gate, version: _gates.proof_in(history, version))
+        return _gates.judge(gate, known)
+
+    assert judged(deployed, later)["status"] == "pass"
+    assert "verified in staging at 2026-11-27T11:00:00Z (run 12)" in judged(deployed, later)["text"]
+    assert judged(later)["text"] == "/var/lib/shop-staging: 1.3.0 was never verified there"
+    other = {**deployed, "artifacts": {"api": {"sha256": "2" * 64}}}
+    assert judged(other)["status"] == "fail"
+    assert judged({**deployed, "environment": "production"})["status"] == "fail"
 
 
 def test_without_a_proof_the_gate_is_missing() -> None:
@@ -432,7 +453,9 @@ def test_a_statement_that_can_not_be_made_says_why(gate: str, given: dict[str, A
             {"name": "w", "check": "window", "frozen": [{"from": "20.12.2026", "to": "2027-01-01", "reason": "r"}]},
             "app_gates[0].frozen[0].from: '20.12.2026' must be a day",
         ),
-        ({**STAGING, "name": "p", "proof": None}, "app_gates[0].proof: is missing; give path of the proof"),
+        ({**STAGING, "name": "p", "proof": None}, "app_gates[0]: needs one of proof, a file on the controller, and"),
+        ({**STAGING, "name": "p", "journal": "/j"}, "app_gates[0]: needs one of proof, a file on the controller, and"),
+        ({**STAGING, "name": "p", "proof": None, "journal": "j"}, "app_gates[0].journal: 'j' must be an absolute path"),
         ({**DISK, "fail_when": {"free": "< 20"}}, "app_gates[0].fail_when.free: is not measured here"),
         ({**DISK, "fail_when": {"free_percent": "20"}}, "app_gates[0].fail_when.free_percent: '20' must be a relation"),
         ({**DISK, "on": "everywhere"}, "app_gates[0].on: must be one of targets, routers, state, controller"),
