@@ -77,4 +77,5 @@ def test_deploy_and_rollback_from_an_empty_directory(small_site: Site, tmp_path:
     assert small_site.answers(3) == {"1.0.0"}
     assert "changed=0" in play("status").rpartition("PLAY RECAP")[2]
     reports = sorted(path.name for path in (project / "runbook-reports").iterdir())
-    assert reports == [f"demo-local-run-{n}.{kind}" for n in (1, 2, 3) for kind in ("html", "json")]
+    runs = [f"demo-local-run-{n}.{kind}" for n in (1, 2, 3) for kind in ("html", "json")]
+    assert reports == ["demo-local-1.0.0.proof", "demo-local-1.1.0.proof", *runs]

@@ -158,7 +158,7 @@ def test_prometheus_down_is_attention_and_never_a_pass(site: Site, metrics: prom
     assert text.startswith("the watch failed: trigger errors: attention: Prometheus at 127.0.0.1:"), text
     assert text.endswith("connection refused, 5 errors in a row (limit 4)"), text
     assert site.answers(3) == {live}
-    play = deploy(site, "4.0.0", down, ERRORS, watch_error="stay")
+    play = deploy(site, "4.0.0", down, ERRORS, watch_on_error="stay")
     assert play.outcome == "deployed", play.output
     assert said(play).startswith("attention: trigger errors: attention: Prometheus at 127.0.0.1:"), said(play)
     assert site.answers(3) == {"4.0.0"}

@@ -399,7 +399,7 @@ def test_no_answer_is_attention_and_fails_unless_the_inventory_says_otherwise():
     word, at, text, name = go(watch(REQUESTS, QUERY), {"errors": "s", "share": "sse"})
     assert (word, at, name) == ("failed", 12, "share")
     assert text == "trigger share: attention: it error, 5 errors in a row (limit 4)"
-    word, at, text, _name = go(watch(REQUESTS, QUERY, watch_error="stay"), {"errors": "s", "share": "sse"})
+    word, at, text, _name = go(watch(REQUESTS, QUERY, watch_on_error="stay"), {"errors": "s", "share": "sse"})
     assert (word, at) == ("attention", 60)
     assert text == "attention: trigger share: attention: it error, 5 errors in a row (limit 4)"
     # An answer that is missing at the end is waited for.
@@ -411,15 +411,15 @@ def test_unclear_is_attention_and_stays_unless_the_inventory_says_otherwise():
     found = go(watch(QUERY), {"share": "si"})
     assert found == ("attention", 60, "attention: trigger share: it inconclusive (1 inconclusive, inconclusive_limit"
                                       " is 0)", "")  # fmt: skip
-    assert go(watch(QUERY, watch_inconclusive="fail"), {"share": "si"})[:2] == ("failed", 2)
+    assert go(watch(QUERY, watch_on_inconclusive="fail"), {"share": "si"})[:2] == ("failed", 2)
 
 
 def test_one_that_means_failure_is_not_hidden_by_a_worse_one_that_does_not():
     """No answer stays here, but what is unclear fails, and that is only known at the end."""
     unknown = {**REQUESTS, "no_data": "inconclusive"}
-    going = watch(unknown, QUERY, watch_error="stay", watch_inconclusive="fail")
+    going = watch(unknown, QUERY, watch_on_error="stay", watch_on_inconclusive="fail")
     assert go(going, {"errors": "n", "share": "e"})[:2] == ("failed", 60)
-    assert go(watch(unknown, QUERY, watch_error="stay"), {"errors": "n", "share": "e"})[:2] == ("attention", 60)
+    assert go(watch(unknown, QUERY, watch_on_error="stay"), {"errors": "n", "share": "e"})[:2] == ("attention", 60)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ def test_requests_and_triggers_together():
         "passed", 60, "requests ok; trigger share: it successful")  # fmt: skip
     assert go(watch(QUERY, watch_builtin=True), {"share": "s"}, builtin="ssf")[:3] == (
         "failed", 8, "requests failed, 3 times in a row")  # fmt: skip
-    word, _at, text, _name = go(watch(QUERY, watch_builtin=True, watch_error="stay"), {"share": "e"}, builtin="s")
+    word, _at, text, _name = go(watch(QUERY, watch_builtin=True, watch_on_error="stay"), {"share": "e"}, builtin="s")
     assert (word, text.count("attention: trigger share")) == ("attention", 1)
 
 
