@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,16 @@ ALERT = {"alert": "TargetDown", "expr": "up == 0", "labels": {"severity": "criti
 FIRED = 'count(count_over_time(ALERTS{alertstate="firing"}[8h])) or vector(0)'
 
 
+def known(server: prometheus.Prometheus) -> bool:
+    """Every target was scraped, and the alert on the one that is down has been raised."""
+    up = 'count(up) == 3 and on() min(up{job="itself"}) == 1'
+    return bool(server.value(FIRED)) and server.value(up) is not None
+
+
+def free_port() -> int:
+    return next(port for port in random.SystemRandom().sample(range(18000, 32000), 200) if is_free(port))
+
+
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prometheus.Prometheus]:
     """It scrapes itself, and a port where nobody is."""
@@ -25,13 +36,12 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[prometheus.Pro
         prometheus.binary()
     except prometheus.MissingError as why:
         pytest.skip(str(why))
-    port, nobody = (port for port in range(18500, 32000) if is_free(port)), 1
-    own = next(port)
-    jobs = {"itself": [f"127.0.0.1:{own}"], "shop": [f"127.0.0.1:{own}", f"127.0.0.1:{nobody}"]}
+    own = free_port()
+    jobs = {"itself": [f"127.0.0.1:{own}"], "shop": [f"127.0.0.1:{own}", "127.0.0.1:1"]}  # nobody is there
     rules = {"groups": [{"name": "targets", "rules": [ALERT]}]}
-    with prometheus.Prometheus(tmp_path_factory.mktemp("prometheus"), own, jobs, rules=rules) as server:
+    with prometheus.Prometheus(tmp_path_factory.mktemp("prometheus"), own, jobs, 2, rules) as server:
         deadline = time.monotonic() + 30
-        while not server.value(FIRED) and time.monotonic() < deadline:
+        while not known(server) and time.monotonic() < deadline:
             time.sleep(0.2)
         yield server
 
