@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, variables)
         args = controller.plain(self._task.args)
         args["now"] = float(args["now"])
-        decision = _gates.collect(args, {host: self._answers(variables, host) for host in args["asked"]})
+        decision = _gates.collect(args, {host: self._answer(variables, host) for host in args["asked"]})
         refused = decision.word != "PROCEED"
         result.update(
             changed=False,
@@ -51,7 +51,6 @@ class ActionModule(ActionBase):
         path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return path
 
-    def _answers(self, variables: dict[str, Any], host: str) -> list[dict[str, Any]]:
+    def _answer(self, variables: dict[str, Any], host: str) -> dict[str, Any]:
         outcome = controller.plain(variables["hostvars"][host].get("__runbook_outcome") or {})
-        answers: list[dict[str, Any]] = (outcome.get("result") or {}).get("checks") or []
-        return answers
+        return dict(outcome.get("result") or {})

@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
             default_reason = f"{verb} {request['version']}"
             request["reason"] = first["app_reason"] or default_reason
             if verb == "deploy":
-                asked = _gates.questions(models, seen["targets"], seen["routers"], "deploy")
+                asked = _gates.questions(models, controller.groups(variables), "deploy")
                 requester = controller.holder(variables)["user"]
                 request.update(gates=asked, requester=requester, proof=controller.proofs(self, variables))
             plan = _plan.make(request, models, targets, routers, journal)

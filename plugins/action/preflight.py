@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
             models = controller.load_models(variables, self._task, self._loader, request)
         except RunbookError as error:
             return {**result, **controller.refusal(error)}
-        gates = _gates.questions(models, seen["targets"], seen["routers"], phase)
+        gates = _gates.questions(models, controller.groups(variables), phase)
         facts = _gates.Facts(
             now=journal["now"],
             version=version,

@@ -205,13 +205,10 @@ class Questions(NamedTuple):
     remedy_seconds: float  # on top, where what fails is mended
 
 
-def questions(
-    models: Mapping[str, Mapping[str, Any]], targets: Sequence[str], routers: Sequence[str], phase: str
-) -> Questions:
+def questions(models: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]], phase: str) -> Questions:
     """``models`` have their loaded gates as ``gates``; a host is asked by its own, the controller by the first's."""
-    first: Gates = models[targets[0]]["gates"]
-    state = [host for host in models if host not in targets and host not in routers]
-    places = {"targets": targets, "routers": routers, "state": state or targets[:1], "controller": ["localhost"]}
+    first: Gates = models[groups["targets"][0]]["gates"]
+    places = {**groups, "controller": ["localhost"]}
     asked: dict[str, list[str]] = {}
     described: dict[str, Mapping[str, Any]] = {}
     for place, hosts in places.items():
@@ -241,14 +238,16 @@ def decision_args(gates: Questions, facts: Facts) -> dict[str, Any]:
     }
 
 
-def collect(args: Mapping[str, Any], answers: Mapping[str, Sequence[Result]]) -> Decision:
+def collect(args: Mapping[str, Any], outcomes: Mapping[str, Mapping[str, Any]]) -> Decision:
     """The decision, out of what hosts answered; what a host was asked and did not answer is missing."""
     results = [dict(result) for result in args["judged"]]
     for host, names in args["asked"].items():
-        given = {result["name"]: result for result in answers.get(host, ())}
+        answer = outcomes.get(host) or {}
+        given = {result["name"]: result for result in answer.get("checks") or ()}
+        why = f"gave no answer: {answer['msg']}" if answer.get("msg") else "gave no answer"
         for name in names:
             what = args["described"][name]
-            silent = {"status": "missing", "text": "gave no answer", "measured": {}, "source": "", "advice": ""}
+            silent = {"status": "missing", "text": why, "measured": {}, "source": "", "advice": ""}
             results.append({**what, "name": name, "limit": "", **(given.get(name) or silent), "host": host})
     order = {name: number for number, name in enumerate(args["described"])}
     results.sort(key=lambda result: order[result["name"]])
@@ -371,6 +370,9 @@ def _open(span: Mapping[str, Any], there: datetime) -> bool:
 def _rollback(_gate: Mapping[str, Any], facts: Facts) -> tuple[str, str]:
     if facts.live is None:
         return "warn", "this is the first release: there is nothing to go back to"
+    silent = [f"{host} {info['problem']}" for host, info in facts.targets.items() if info.get("problem")]
+    if silent:
+        return "missing", "; ".join(silent)
     gone = _reality.lacking(facts.live["release"], facts.targets)
     name = _reality.named(facts.live)
     if gone:

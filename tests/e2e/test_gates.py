@@ -85,6 +85,20 @@ def test_preflight_asks_the_gates_of_a_phase_and_changes_nothing(site: Site) -> 
     )
 
 
+def test_a_host_that_can_not_be_asked_is_named_and_never_a_pass(site: Site) -> None:
+    lost = site.inventory / "host_vars" / "target2"
+    lost.mkdir(parents=True)
+    way = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    (lost / "lost.yml").write_text(json.dumps(way), encoding="utf-8")
+    try:
+        asked = site.run("preflight", app_version="1.1.0", app_gates=[ROOMY, {"name": "way back", "check": "rollback"}])
+    finally:
+        (lost / "lost.yml").unlink()
+    assert asked.code != 0, asked.output
+    assert "MISSING  disk" in asked.output and "target2: gave no answer: " in asked.output, asked.output
+    assert "MISSING  way back  target2 is unreachable" in asked.output, asked.output
+
+
 @pytest.mark.requirement("BLD-10")
 def test_preflight_mends_what_has_a_remedy_and_a_deploy_never_does(site: Site, tmp_path: Path) -> None:
     made = tmp_path / "made"

@@ -212,6 +212,8 @@ def test_what_is_live_must_be_whole_everywhere_to_go_back_to() -> None:
     assert known["text"] == "1.2.0 in blue stands on 1 of 1 targets; the last rollback took 3 s"
     lost = _gates.judge(gate, facts(live=LIVE, targets={"a": there, "b": target(running=LIVE["release"])}))
     assert lost["status"] == "fail" and "not whole on b" in lost["text"]
+    unknown = _gates.judge(gate, facts(live=LIVE, targets={"a": there, "b": {"problem": "is unreachable (no route)"}}))
+    assert (unknown["status"], unknown["text"]) == ("missing", "b is unreachable (no route)")
     cold = _gates.judge(gate, facts(live=LIVE, targets={"a": there, "b": target(LIVE["release"])}))
     assert cold["status"] == "warn" and "does not run on b" in cold["text"]
 
@@ -473,6 +475,9 @@ def test_two_gates_of_one_name_are_refused() -> None:
 # -- who is asked -----------------------------------------------------------------------------------------------------
 
 
+GROUPS = {"targets": ["t1", "t2"], "routers": ["r1"], "state": ["s1"]}
+
+
 def test_hosts_are_asked_what_is_theirs_in_that_phase() -> None:
     gates = load(
         {**DISK},
@@ -482,27 +487,31 @@ def test_hosts_are_asked_what_is_theirs_in_that_phase() -> None:
         PLAN,
     )
     models = {host: {"gates": gates} for host in ("t1", "t2", "r1", "s1")}
-    asked = _gates.questions(models, ["t1", "t2"], ["r1"], "deploy")
+    asked = _gates.questions(models, GROUPS, "deploy")
     assert asked.asked == {"t1": ["disk"], "t2": ["disk"], "r1": ["certificate"], "s1": ["journal"]}
+    both = _gates.questions(models, {**GROUPS, "state": ["r1"]}, "deploy")
+    assert both.asked["r1"] == ["certificate", "journal"], "a host may be a router and the state host"
     assert [gate["name"] for gate in asked.own] == ["plan"]
-    assert _gates.questions(models, ["t1", "t2"], ["r1"], "hour").asked == {"localhost": ["reports"]}
-    assert _gates.questions(models, ["t1", "t2"], ["r1"], "day").asked == {"r1": ["certificate"]}
+    assert _gates.questions(models, GROUPS, "hour").asked == {"localhost": ["reports"]}
+    assert _gates.questions(models, GROUPS, "day").asked == {"r1": ["certificate"]}
 
 
 def test_a_host_that_says_nothing_of_a_gate_leaves_it_missing() -> None:
     gates = load(DISK, PLAN)
     models = {host: {"gates": gates} for host in ("t1", "t2")}
-    asked = _gates.questions(models, ["t1", "t2"], [], "deploy")
+    asked = _gates.questions(models, {"targets": ["t1", "t2"], "routers": [], "state": ["t1"]}, "deploy")
     args = {**_gates.decision_args(asked, facts()), "asked": asked.asked}
     assert json.loads(json.dumps(args)) == args  # plain data: it is journalled
-    answers = {"t1": [row("disk", check="disk")], "t2": []}
+    answers = {"t1": {"checks": [row("disk", check="disk")]}, "t2": {}}
     decision = _gates.collect(args, answers)
     assert [(found["name"], found["status"]) for found in decision.rows] == [("disk", "missing"), ("plan", "missing")]
     assert decision.rows[0]["text"] == "t2: gave no answer"
+    lost = _gates.collect(args, {**answers, "t2": {"unreachable": True, "msg": "No route to host"}})
+    assert lost.rows[0]["text"] == "t2: gave no answer: No route to host"
 
 
 def test_no_secret_of_a_gate_is_in_what_is_journalled() -> None:
     secret = "s3cret-of-redis"
     gates = load({"name": "redis", "check": "redis", "host": "127.0.0.1", "password": secret})
-    asked = _gates.questions({"t1": {"gates": gates}}, ["t1"], [], "deploy")
+    asked = _gates.questions({"t1": {"gates": gates}}, {"targets": ["t1"], "routers": [], "state": ["t1"]}, "deploy")
     assert secret not in repr((asked, _gates.decision_args(asked, facts())))
