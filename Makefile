@@ -123,7 +123,8 @@ $(VENV)/.%: requirements-%.txt requirements-demo.txt | $(BIN)/python
 # The same versions of everything, beside the older Ansible.
 .venv-2.18/.core: requirements-dev.txt requirements-demo.txt | $(BIN)/python
 	test -x .venv-2.18/bin/python || $(BIN)/python -m venv .venv-2.18
-	grep -hE '^[a-z]' requirements-demo.txt requirements-dev.txt | grep -v '^ansible-' > build/requirements-2.18.txt
+	grep -hE '^[a-z]' requirements-demo.txt requirements-dev.txt | grep -v '^ansible-' | sed 's/\[[a-z]*\]//' \
+	  > build/requirements-2.18.txt
 	.venv-2.18/bin/python -m pip install --quiet --disable-pip-version-check 'ansible-core==2.18.*' pytest \
 	  $$(grep -E '^[a-z]' requirements-demo.txt | grep -v '^ansible-core') -c build/requirements-2.18.txt
 	@touch $@

@@ -23,6 +23,13 @@ def held(place: Place, live: str, beside: str) -> None:
     assert place.site.strays() == []
 
 
+def none_lost(place: Place, play: Play) -> None:
+    assert play.report, play.output
+    requests = play.report["requests"]
+    assert requests["failed"] == 0 or not place.backend.counts_lost, requests
+    assert requests["failed"] <= 5, requests
+
+
 def refused(play: Play, outcome: str) -> None:
     assert play.code != 0, play.output
     assert play.outcome == outcome, play.output
@@ -46,7 +53,7 @@ def test_first_release_then_an_upgrade(place: Place) -> None:
     assert site.answers() == {"1.1.0"} and site.live() == "1.1.0"
     held(place, "1.1.0", "1.0.0")
     assert second.report and second.report["requests"]["sent"] > 0
-    assert second.report["requests"]["failed"] == 0, second.report["requests"]
+    none_lost(place, second)
     assert second.report["requests"]["connections_cut"] == 0
     assert [record["outcome"] for record in site.history()] == ["deployed", "deployed"]
     record = site.history()[-1]
@@ -93,7 +100,8 @@ def test_release_that_never_gets_healthy_takes_no_traffic(place: Place) -> None:
     assert place.site.answers() == {"1.1.0"}
     held(place, "1.1.0", "")
     assert bad.report and list(bad.report["requests"]["by_version"]) == ["1.1.0"]
-    assert bad.report["requests"]["sent"] > 0 and bad.report["requests"]["failed"] == 0
+    assert bad.report["requests"]["sent"] > 0
+    none_lost(place, bad)
     assert "never took traffic" in bad.output and place.backend.unready in bad.output
     assert "all agree" in place.site.status().output
 
@@ -163,7 +171,7 @@ def test_rollback_goes_to_the_verified_release_before(place: Place) -> None:
     back = place.site.rollback()
     assert back.code == 0, back.output
     assert back.outcome == "restored"
-    assert back.report and back.report["requests"]["failed"] == 0
+    none_lost(place, back)
     assert place.site.answers() == {before} and place.site.live() == before
     held(place, before, live)
 
