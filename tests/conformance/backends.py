@@ -57,8 +57,8 @@ class Backend(NamedTuple):
     path: str = "/"  # what is asked for
     keep_alive: tuple[str, ...] = ("true", "false")  # where connections that are kept survive a shift
     strategies: tuple[str, ...] = ("blue_green", "canary", "rolling")
-    # Whether the scenarios of a life count every request. On the lab's one-node cluster a few of thousands get no answer,
-    # for a reason that is not known yet: there only test_no_request_lost insists.
+    # Whether the scenarios of a life count every request. On the one-node cluster of the lab a few of thousands got no
+    # answer, for a reason that is not known yet: there only test_no_request_lost insists.
     counts_lost: bool = True
     counts_cut: bool = True  # connections that a stop cuts; those of a pod nobody can see from outside
 
