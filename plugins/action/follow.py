@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.signalbox.runbook.plugins.module_utils import _model, _records
+from ansible_collections.signalbox.runbook.plugins.module_utils import _model, _records, _watch
 from ansible_collections.signalbox.runbook.plugins.module_utils._errors import RunbookError
 from ansible_collections.signalbox.runbook.plugins.module_utils._reality import named
 from ansible_collections.signalbox.runbook.plugins.module_utils._steps import CONTROLLER, Steps
@@ -37,11 +37,12 @@ class ActionModule(ActionBase):
                 return {**result, "changed": False, **self._prepared(seen, models, record)}
             store = _model.store(models[controller.groups(variables)["state"][0]])
             after = controller.journal(self, variables, **store, state="read")
+            if after.get("failed") or after.get("unreachable"):
+                raise RunbookError(f"whether another run changed what is live is not known: {after.get('msg')}")
         except RunbookError as error:
             return {**result, **controller.refusal(error)}
         watched = controller.plain(self._task.args["watched"])
-        moved_on = after.get("history") and _live(after["history"])["run"] != record["run"]
-        return {**result, **self._said(seen, models, record, watched, bool(moved_on or after.get("lease")))}
+        return {**result, **self._said(seen, models, record, watched, _runs(after) != _runs(before))}
 
     def _prepared(self, seen: Any, models: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         first = models[seen["targets"][0]]
@@ -60,8 +61,8 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         """``changed``: another run goes on or has made something else live, so this says nothing of either."""
         text = str(watched.get("text") or watched.get("msg") or "the watch gave no answer")
-        failed = "msg" in watched or "text" not in watched
-        word = "interrupted" if failed and changed else WORDS[failed]
+        failed = watched.get("outcome") not in (_watch.PASSED, _watch.ATTENTION)
+        word = "interrupted" if changed else WORDS[failed]
         name = named(record["to"])
         closing = {
             "passed": f"WATCHED: {name}: {text}",
@@ -85,6 +86,11 @@ class ActionModule(ActionBase):
             lines.append("to go back: ansible-playbook rollback.yml -e app_reason=...")
         ends = {"msg": closing} if word != "passed" else {}
         return {"changed": False, "failed": word != "passed", "outcome": word, "closing": lines, **ends}
+
+
+def _runs(journal: Mapping[str, Any]) -> list[int]:
+    """All runs that changed something, or are about to."""
+    return [entry["run"] for part in ("history", "unfinished") for entry in journal[part]]
 
 
 def _live(history: Any) -> Mapping[str, Any]:

@@ -73,7 +73,8 @@ class ActionModule(ActionBase):
                 shown = now
         failed = outcome.word == "failed"
         result.update(changed=False, failed=failed, text=outcome.text, measurements=watch.measurements)
-        result.update(trigger=outcome.trigger, attention=outcome.word == _watch.ATTENTION, series=watch.series())
+        result.update(outcome=outcome.word, trigger=outcome.trigger, series=watch.series())
+        result.update(attention=outcome.word == _watch.ATTENTION)
         if failed:
             result.update(msg=f"the watch failed: {outcome.text}", diagnosis=list(outcome.diagnosis))
         return result

@@ -77,6 +77,11 @@ measurements:
   description: Number of measurements.
   returned: always
   type: int
+outcome:
+  description: V(passed), V(failed), or V(attention).
+  returned: when the watch came to its end
+  type: str
+  version_added: 0.1.0
 trigger:
   description: The trigger that failed; empty when it was none of them.
   returned: always
